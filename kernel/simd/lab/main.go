@@ -1,0 +1,265 @@
+// Command lab times the kernels at the shapes of the pmp-s network, where
+// each picture spends its time, and prints arithmetic and memory throughput.
+// The first line is the ceiling: a product whose operands all lie in the
+// first-level cache.
+//
+//	go run ./kernel/simd/lab [filter]    through wazero
+//	GOOS=js GOARCH=wasm go run -exec "$(go env GOROOT)/lib/wasm/go_js_wasm_exec" ./kernel/simd/lab    in Node
+//
+// GFLOP/s on one core of an Intel Xeon (model 167, about 3.5 GHz), shortest
+// of many runs, November 2026; "relaxed" is the module with a fused
+// multiply-add:
+//
+//	                                Chromium 156      Firefox 153   wazero 1.12
+//	                               plain   relaxed     relaxed
+//	ceiling, 48x512 -> 8            40       56          50            7
+//	matmul 65536x16 -> 96           32       42          22            7   (bound by memory)
+//	matmul 16384x144 -> 24          39       54                        7
+//	matmul 4096x240 -> 40           40       56                        8
+//	matmul 1024x672 -> 112          42       59                        7
+//	matmul 256x1152 -> 192          44       60          45            7
+//	matmul 256x320 -> 1280          40       55          42            7
+//	conv 512x512x4 -> 32            37       52          38            7
+//	depthwise 3x3 s2 256x256x96     14       15          19            5   (bound by memory, 16 GB/s)
+//	depthwise 3x3 s1 128x128x144    24       30          42           11
+//	depthwise 5x5 s1 64x64x240      30       36          49           15
+//	attention 48 x 4096 keys        20       25          25            6
+//	exp, numbers a nanosecond      1.6      2.6         3.1          1.3
+//	all of encode and segment, ms  128       97         109          637
+//
+// What did not help: unrolling the loop over k (see gen/strip.go; nor does it
+// in wazero, whose splat loads are three dependent instructions), blocks of
+// rows from 16 KiB to 512 KiB, 64 to 256 keys a block, eight channels a step
+// in depthwise strips. What did: six rows a
+// tile with relaxed SIMD (49 to 56), constants out of loops (exp 1.5 times
+// faster), all queries past a block of keys before the next (4096 keys: 6.9
+// to 4.9 ms).
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/pmp-seg/pmp/kernel"
+	"github.com/pmp-seg/pmp/kernel/simd"
+)
+
+// A layer is an op to time.
+type layer struct {
+	name  string
+	times int // it occurs in one encode and segment
+	build func(p *kernel.Program) kernel.Op
+	flops float64
+	bytes float64 // that must at least be read and written
+}
+
+func main() {
+	device, err := simd.New()
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	defer device.Close()
+	fmt.Printf("%s\n%-36s %9s %9s %9s %9s\n", device.Name(), "", "first ms", "ms", "GFLOP/s", "GB/s")
+	total, cold := map[string]float64{}, 0.0
+	for _, l := range layers() {
+		if len(os.Args) > 1 && !strings.Contains(l.name, os.Args[1]) {
+			continue
+		}
+		first, seconds := measure(device, l)
+		kind, _, _ := strings.Cut(l.name, " ")
+		total[kind] += seconds * float64(l.times)
+		cold += first * float64(l.times)
+		fmt.Printf("%-36s %9.3f %9.3f %9.1f %9.1f   x%d\n", l.name, first*1e3, seconds*1e3, l.flops/seconds/1e9, l.bytes/seconds/1e9, l.times)
+	}
+	fmt.Printf("total ms by kind:")
+	for _, kind := range []string{"matmul", "depthwise", "conv", "attention", "rows", "pixels"} {
+		fmt.Printf(" %s %.1f", kind, total[kind]*1e3)
+	}
+	fmt.Printf(", of the first runs %.1f\n", cold*1e3)
+}
+
+// measure returns the first run's time, which includes what the engine does
+// to a cold module, and the shortest of many runs, since machines are rarely
+// quiet. A sample is as many runs as take two milliseconds: browsers' clocks
+// are coarse.
+func measure(device kernel.Device, l layer) (first, best float64) {
+	var p kernel.Program
+	p.Stage()
+	p.Do(l.build(&p))
+	p.Plan()
+	s, err := device.Open(&p)
+	if err != nil {
+		panic(err)
+	}
+	defer s.Close()
+	const (
+		patience = 300 * time.Millisecond
+		sample   = 2 * time.Millisecond
+	)
+	start := time.Now()
+	if err := s.Run(0); err != nil {
+		panic(err)
+	}
+	first = time.Since(start).Seconds()
+	shortest, runs := time.Hour, 1
+	for start := time.Now(); time.Since(start) < patience; {
+		t := time.Now()
+		for range runs {
+			if err := s.Run(0); err != nil {
+				panic(err)
+			}
+		}
+		took := time.Since(t)
+		if took < sample {
+			runs *= 2
+			continue
+		}
+		shortest = min(shortest, took/time.Duration(runs))
+	}
+	return first, shortest.Seconds()
+}
+
+// random is a buffer of n numbers.
+func random(p *kernel.Program, n int) kernel.View {
+	f := make([]float32, n)
+	for i := range f {
+		f[i] = 2*rand.Float32() - 1
+	}
+	return p.Floats(f)
+}
+
+func layers() []layer {
+	var all []layer
+	matMul := func(times, m, n, k int) {
+		all = append(all, layer{
+			fmt.Sprintf("matmul %dx%d -> %d", m, k, n), times,
+			func(p *kernel.Program) kernel.Op {
+				return kernel.MatMul{Dst: p.Keep(m * n), A: random(p, m*k), B: random(p, k*n), Bias: random(p, n), M: m, N: n, K: k, Act: kernel.ActReLU6}
+			}, 2 * float64(m*n*k), 4 * float64(m*n+m*k+k*n),
+		})
+	}
+	depthwise := func(times, side, c, size, stride int) {
+		out := side / stride
+		all = append(all, layer{
+			fmt.Sprintf("depthwise %dx%d s%d, %dx%dx%d", size, size, stride, side, side, c), times,
+			func(p *kernel.Program) kernel.Op {
+				return kernel.Depthwise{Dst: p.Keep(out * out * c), A: random(p, side*side*c), B: random(p, size*size*c), Bias: random(p, c),
+					H: out, W: out, HI: side, WI: side, C: c, Size: size, Stride: stride, Pad: ((out-1)*stride + size - side) / 2, Act: kernel.ActReLU6}
+			}, 2 * float64(out*out*c*size*size), 4 * float64(side*side*c+out*out*c),
+		})
+	}
+	attention := func(times, nq, nk int, masked bool) {
+		const d, heads = 128, 8
+		all = append(all, layer{
+			fmt.Sprintf("attention %d queries, %d keys", nq, nk), times,
+			func(p *kernel.Program) kernel.Op {
+				o := kernel.Attention{Dst: p.Keep(nq * d), Q: random(p, nq*d), K: random(p, nk*d), V: random(p, nk*d),
+					Scratch: p.Keep(kernel.AttentionScratch(nk)), NQ: nq, NK: nk, D: d, Heads: heads, Scale: 0.25}
+				if masked {
+					o.Mask = random(p, nq*nk)
+				}
+				return o
+			}, 4 * float64(nq*nk*d), 4 * float64(2*nk*d+2*nq*d),
+		})
+	}
+	rows := func(name string, times, n, operands int, build func(p *kernel.Program) kernel.Op) {
+		all = append(all, layer{"rows " + name, times, build, float64(n), 4 * float64(n*operands)})
+	}
+
+	matMul(0, 48, 8, 512) // all in the first-level cache: the ceiling
+	all = append(all, layer{"conv 3x3 s2, 512x512x4 -> 32", 1, func(p *kernel.Program) kernel.Op {
+		return kernel.Conv{Dst: p.Keep(256 * 256 * 32), A: random(p, 513*514*4), B: random(p, 36*32), Bias: random(p, 32),
+			H: 256, W: 256, N: 32, Size: 3, Stride: 2, C: 4, WP: 514, Act: kernel.ActReLU6}
+	}, 2 * 256 * 256 * 32 * 36, 4 * (512*512*4 + 256*256*32)})
+
+	// The trunk, EfficientNet-Lite0: kernel, stride, expansion, channels, repeats.
+	in, side := 32, 256
+	for _, stage := range [][5]int{{3, 1, 1, 16, 1}, {3, 2, 6, 24, 2}, {5, 2, 6, 40, 2}, {3, 2, 6, 80, 3}, {5, 1, 6, 112, 3}, {5, 2, 6, 192, 4}, {3, 1, 6, 320, 1}} {
+		size, stride, expansion, out, repeats := stage[0], stage[1], stage[2], stage[3], stage[4]
+		block := func(times, stride int) {
+			wide := in * expansion
+			if expansion > 1 {
+				matMul(times, side*side, wide, in)
+			}
+			depthwise(times, side, wide, size, stride)
+			side /= stride
+			matMul(times, side*side, out, wide)
+			in = out
+		}
+		block(1, stride)
+		if repeats > 1 {
+			block(repeats-1, 1)
+		}
+	}
+	matMul(1, side*side, 1280, in)
+
+	matMul(1, 128*128, 64, 24)
+	depthwise(1, 128, 64, 3, 1)
+	matMul(1, 128*128, 64, 64)
+	matMul(1, 64*64, 128, 40)
+	matMul(6, 48, 512, 128)
+	matMul(6, 48, 128, 512)
+	matMul(1, 48, 4096, 64)
+	matMul(1, 48, 16384, 64)
+	attention(1, 48, 4096, true)
+	attention(1, 48, 1024, true)
+	attention(1, 48, 256, true)
+	attention(1, 256, 256, false)
+	attention(3, 48, 48, false)
+	attention(3, 48, 24, false)
+
+	rows("layer norm 256x128", 10, 256*128, 2, func(p *kernel.Program) kernel.Op {
+		return kernel.LayerNorm{Dst: p.Keep(256 * 128), A: random(p, 256*128), Gamma: random(p, 128), Beta: random(p, 128), M: 256, N: 128, Eps: 1e-5}
+	})
+	rows("l2 norm 256x1280", 1, 256*1280, 2, func(p *kernel.Program) kernel.Op {
+		return kernel.L2Norm{Dst: p.Keep(256 * 1280), A: random(p, 256*1280), M: 256, N: 1280, Scale: 1}
+	})
+	for _, act := range []kernel.Act{kernel.ActReLU6, kernel.ActGelu, kernel.ActSigmoid, kernel.ActExp} {
+		name := map[kernel.Act]string{kernel.ActReLU6: "relu6", kernel.ActGelu: "gelu", kernel.ActSigmoid: "sigmoid", kernel.ActExp: "exp"}[act]
+		rows(name+" 48x1024", 1, 48*1024, 2, func(p *kernel.Program) kernel.Op {
+			return kernel.Activate{Dst: p.Keep(48 * 1024), A: random(p, 48*1024), N: 48 * 1024, Act: act}
+		})
+	}
+	rows("upsample-add 64x64x64", 1, 128*128*64, 2, func(p *kernel.Program) kernel.Op {
+		return kernel.UpsampleAdd{Dst: p.Keep(128 * 128 * 64), A: random(p, 64*64*64), Res: random(p, 128*128*64), H: 64, W: 64, C: 64}
+	})
+	rows("add position 64x64x128", 1, 64*64*128, 2, func(p *kernel.Program) kernel.Op {
+		return kernel.AddPosition{Dst: p.Keep(64 * 64 * 128), A: random(p, 64*64*128), PY: random(p, 64*64), PX: random(p, 64*64), H: 64, W: 64, C: 128}
+	})
+	for _, transposed := range []bool{false, true} {
+		rows(fmt.Sprintf("pack 128x4096, transposed %v", transposed), 1, 128*4096, 2, func(p *kernel.Program) kernel.Op {
+			return kernel.Pack{Dst: p.Keep(128 * 4096), A: random(p, 128*4096), K: 128, N: 4096, Transposed: transposed}
+		})
+	}
+	rows("classify 48x80, 20 prompts", 1, 48*80, 2, func(p *kernel.Program) kernel.Op {
+		owner := make([]byte, 4*80)
+		for i := range 80 {
+			owner[4*i] = byte(i % 20)
+		}
+		return kernel.Classify{Dst: p.Keep(21 * 48), A: random(p, 48*80), B: random(p, 48*80), Coef: random(p, 240), Owner: p.Data(owner), Void: random(p, 48), Q: 48, S: 80, T: 20, LDVoid: 1}
+	})
+
+	picture := func(times, hi, wi, h, w int) {
+		y, x := kernel.Taps(hi, h), kernel.Taps(wi, w)
+		all = append(all, layer{fmt.Sprintf("pixels picture %dx%d -> %dx%d", wi, hi, w, h), times, func(p *kernel.Program) kernel.Op {
+			return kernel.Picture{Dst: p.Keep(h * w * 4), Src: p.KeepBytes(4 * hi * wi), TapsY: p.Data(y.Encode()), TapsX: p.Data(x.Encode()),
+				H: h, W: w, HP: h, WP: w, HI: hi, WI: wi, SizeY: y.Size, SizeX: x.Size}
+		}, 4 * 2 * 4 * float64(hi*wi), 4 * float64(hi*wi+4*h*w)})
+	}
+	picture(1, 480, 640, 384, 512)
+	picture(0, 3000, 4000, 384, 512)
+	paint := func(times, h, w int) {
+		all = append(all, layer{fmt.Sprintf("pixels paint 128x96 -> %dx%d", w, h), times, func(p *kernel.Program) kernel.Op {
+			return kernel.Paint{Mask: p.KeepBytes(h * w), Label: p.KeepBytes(h * w), Best: p.Keep(h * w), A: random(p, 96*128),
+				TapsY: p.Data(kernel.PaintTaps(96, h, 4*96/float64(h), 4).Encode()), TapsX: p.Data(kernel.PaintTaps(128, w, 4*128/float64(w), 4).Encode()),
+				Index: p.Data([]byte{1, 0, 0, 0}), H: h, W: w, WI: 128, Theta: 0.5}
+		}, 7 * float64(h*w), float64(h * w * (1 + 1 + 2*4 + 1))})
+	}
+	paint(3, 480, 640)
+	paint(0, 3000, 4000)
+	return all
+}
