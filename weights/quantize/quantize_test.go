@@ -1,0 +1,287 @@
+package quantize
+
+import (
+	"bytes"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/x448/float16"
+
+	"github.com/pmp-seg/pmp/weights"
+)
+
+func random(name string, scale float64, shape ...int) Tensor {
+	r := rand.New(rand.NewPCG(uint64(len(name)), 7))
+	n := 1
+	for _, d := range shape {
+		n *= d
+	}
+	t := Tensor{name, shape, make([]float32, n)}
+	for i := range t.Data {
+		t.Data[i] = float32(r.NormFloat64() * scale)
+	}
+	return t
+}
+
+func source() *Source {
+	s := &Source{
+		Arch: "pmp-test", Config: []byte(`{"d":16,"stages":[[3,1],[5,2]]}`), Vocabulary: []byte("[PAD]\n[UNK]\n"),
+		Tensors: []Tensor{
+			random("trunk.stem.weight", 0.3, 64, 3, 3, 3),
+			random("decoder.linear1.weight", 0.02, 64, 32),
+			random("decoder.linear1.bias", 0.1, 64),
+			random("decoder.query_feat", 1, 48, 128),
+			random("text.position", 1, 64, 32),
+			random("tiny.weight", 1, 4, 4),
+			random("small numbers", 1e-7, 64, 32),
+			random("large numbers", 1e5, 64, 32),
+			{"decoder.logit_scale", nil, []float32{2.4849067}},
+			{"beyond.bias", []int{9}, []float32{1e6, 0, 0, 0, 0, 0, 0, 0, 1}},
+			{"zeros.weight", []int{64, 32}, make([]float32, 2048)},
+		},
+		Parts:        []weights.Part{{Name: "trunk", Source: "a package", Licence: "Apache-2.0", Note: "a & b"}},
+		TrainedNames: []string{"dog", "cat"},
+	}
+	return s
+}
+
+func TestPrecision(t *testing.T) {
+	want := map[string]weights.DType{
+		"trunk.stem.weight": weights.I8, "decoder.linear1.weight": weights.I8, "decoder.linear1.bias": weights.F16,
+		"decoder.query_feat": weights.F16, "text.position": weights.F16, "tiny.weight": weights.F16,
+		"small numbers": weights.I8, "large numbers": weights.F32, "decoder.logit_scale": weights.F32,
+		"beyond.bias": weights.F32, "zeros.weight": weights.I8,
+	}
+	for _, x := range source().Tensors {
+		if got := Precision(x); got != want[x.Name] {
+			t.Errorf("%s: got %s, want %s", x.Name, got, want[x.Name])
+		}
+	}
+}
+
+func open(dir string) (*weights.Manifest, error) {
+	return weights.Load(func(name string) ([]byte, error) { return os.ReadFile(filepath.Join(dir, name)) })
+}
+
+func TestRoundTrip(t *testing.T) {
+	dir := t.TempDir()
+	s := source()
+	if err := s.Write(dir); err != nil {
+		t.Fatal(err)
+	}
+	m, err := open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.Arch != s.Arch || !slices.Equal(m.TrainedNames, s.TrainedNames) || !slices.Equal(m.Parts, s.Parts) ||
+		!bytes.Equal(m.Vocabulary(), s.Vocabulary) || m.Fields().Int("d") != 16 || len(m.Fields().List("stages")) != 2 {
+		t.Errorf("the manifest came back as %+v", m)
+	}
+	if got := len(m.Names()); got != len(s.Tensors) {
+		t.Errorf("%d of %d tensors came back", got, len(s.Tensors))
+	}
+	for _, x := range s.Tensors {
+		y, err := m.Tensor(x.Name)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if !slices.Equal(y.Shape, x.Shape) {
+			t.Errorf("%s: shape %v came back as %v", x.Name, x.Shape, y.Shape)
+			continue
+		}
+		got := make([]float32, y.Len())
+		y.Float32(got)
+		for i, want := range x.Data {
+			var most float64
+			switch y.DType {
+			case weights.I8: // half a step; nothing is clipped
+				most = float64(y.Scale(i/y.Width())) * 0.50001
+			case weights.F16: // half a unit in the last of 11 bits, or of the smallest number
+				most = max(math.Abs(float64(want))/2048, smallestHalf/2)
+			}
+			if d := math.Abs(float64(got[i] - want)); d > most {
+				t.Errorf("%s[%d]: %v came back as %v, %v apart and not at most %v", x.Name, i, want, got[i], d, most)
+				break
+			}
+		}
+	}
+}
+
+func TestScale(t *testing.T) {
+	for _, most := range []float32{1e-12, 1e-7, 3e-5, 1e-3, 0.1, 1, 12.7, 1000, 65504} {
+		for i := range 50 {
+			x := most * (1 - float32(i)/97)
+			scale := scaleFor([]float32{0, -x}).Float32()
+			if scale*127 < x {
+				t.Errorf("%v: scale %v clips", x, scale)
+			}
+			if below := float16.Fromfloat32(scale) - 1; scale > smallestHalf && below.Float32()*127 >= x {
+				t.Errorf("%v: scale %v is not the smallest", x, scale)
+			}
+		}
+	}
+}
+
+func TestWriteTwice(t *testing.T) {
+	s := source()
+	first, err := s.Files()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The order of the tensors must not matter.
+	slices.Reverse(s.Tensors)
+	second, err := s.Files()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.EqualFunc(first, second, func(a, b File) bool { return a.Name == b.Name && bytes.Equal(a.Data, b.Data) }) {
+		t.Error("the same source gave other files")
+	}
+
+	// Another source in the same folder replaces the shards.
+	dir := t.TempDir()
+	if err := s.Write(dir); err != nil {
+		t.Fatal(err)
+	}
+	s.Tensors[0].Data[0]++
+	if err := s.Write(dir); err != nil {
+		t.Fatal(err)
+	}
+	m, err := open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(entries) != len(m.Files)+1 {
+		t.Errorf("%d files lie in the folder; the manifest lists %d", len(entries), len(m.Files))
+	}
+}
+
+func TestShards(t *testing.T) {
+	s := &Source{}
+	for i := range 40 {
+		s.Tensors = append(s.Tensors, random("layer."+strings.Repeat("x", i), 1, 50, 40))
+	}
+	s.Tensors = append(s.Tensors, random("huge", 1, 300, 100))
+	const size = 10_000
+	files, err := s.shards(size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for i, f := range files {
+		entries, err := weights.ReadSafetensors(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(f) > size && !(len(entries) == 2 && entries[1].Name == "huge") {
+			t.Errorf("file %d has %d bytes", i, len(f))
+		}
+		for _, e := range entries {
+			names = append(names, e.Name)
+			offset := len(f) - len(e.Data)
+			for _, later := range entries[slices.IndexFunc(entries, func(x weights.Entry) bool { return x.Name == e.Name })+1:] {
+				offset -= len(later.Data)
+			}
+			if offset%e.DType.Size() != 0 {
+				t.Errorf("%s is not aligned", e.Name)
+			}
+		}
+	}
+	if len(names) != 82 {
+		t.Errorf("%d tensors and scales were written, not 82", len(names))
+	}
+}
+
+func TestRefuses(t *testing.T) {
+	for name, change := range map[string]func(s *Source){
+		"NaN":    func(s *Source) { s.Tensors[0].Data[5] = float32(math.NaN()) },
+		"Inf":    func(s *Source) { s.Tensors[0].Data[5] = float32(math.Inf(-1)) },
+		"shape":  func(s *Source) { s.Tensors[0].Shape = []int{3} },
+		"twice":  func(s *Source) { s.Tensors = append(s.Tensors, s.Tensors[0]) },
+		"none":   func(s *Source) { s.Tensors = nil },
+		"arch":   func(s *Source) { s.Arch = "../x" },
+		"config": func(s *Source) { s.Config = []byte("[]") },
+		"vocab":  func(s *Source) { s.Vocabulary = nil },
+	} {
+		s := source()
+		change(s)
+		if _, err := s.Files(); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+func TestReadDir(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name string, data []byte) {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("config.json", []byte(`{"arch":"pmp-s","d":128,"trained_names":["a"],"parts":[{"name":"n","licence":"MIT"}]}`))
+	write("vocab.txt", []byte("[PAD]\n"))
+	write("model.safetensors", Safetensors([]weights.Entry{
+		{Name: "x", DType: weights.F32, Shape: []int{2}, Data: []byte{0, 0, 0x80, 0x3F, 0, 0, 0, 0xC0}},
+		{Name: "y", DType: weights.BF16, Shape: []int{1}, Data: []byte{0x80, 0x3F}},
+		{Name: "z", DType: "F64", Shape: nil, Data: []byte{0, 0, 0, 0, 0, 0, 0xF8, 0x3F}},
+		{Name: "h", DType: weights.F16, Shape: []int{1}, Data: []byte{0, 0x3C}},
+	}))
+	s, err := ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Arch != "pmp-s" || string(s.Config) != `{"d":128}` || !slices.Equal(s.TrainedNames, []string{"a"}) ||
+		len(s.Parts) != 1 || s.Parts[0] != (weights.Part{Name: "n", Licence: "MIT"}) {
+		t.Errorf("the config was read as %+v", s)
+	}
+	for i, want := range []Tensor{{"z", nil, []float32{1.5}}, {"x", []int{2}, []float32{1, -2}}, {"h", []int{1}, []float32{1}}, {"y", []int{1}, []float32{1}}} {
+		if got := s.Tensors[i]; got.Name != want.Name || !slices.Equal(got.Data, want.Data) || !slices.Equal(got.Shape, want.Shape) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+	}
+	write("parts.json", []byte(`[{"name":"other"}]`))
+	if s, err = ReadDir(dir); err != nil || s.Parts[0].Name != "other" {
+		t.Errorf("with parts.json: %v, %v", s, err)
+	}
+	write("config.json", []byte(`{}`))
+	if _, err = ReadDir(dir); err == nil || !strings.Contains(err.Error(), `no member "arch"`) {
+		t.Errorf("without an architecture: %v", err)
+	}
+}
+
+func TestCheckpointRefuses(t *testing.T) {
+	_, err := ReadCheckpoint(Safetensors([]weights.Entry{{Name: "position_ids", DType: "I64", Shape: []int{1}, Data: make([]byte, 8)}}))
+	if err == nil || !strings.Contains(err.Error(), "floating point") {
+		t.Errorf("integers give %v", err)
+	}
+}
+
+func TestInspect(t *testing.T) {
+	dir := t.TempDir()
+	if err := source().Write(dir); err != nil {
+		t.Fatal(err)
+	}
+	m, err := open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	if err := Inspect(m, &out); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"pmp-test", "decoder.linear1.weight  int8 × float16  64×32", "Apache-2.0", "decoder.logit_scale", "float32"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("there is no %q in\n%s", want, out.String())
+		}
+	}
+}

@@ -1,0 +1,137 @@
+// Package quantize turns a checkpoint of floating point numbers into the
+// weights that package weights reads, and says what is in them. It belongs to
+// the command line; the browser's engine does not import it.
+package quantize
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+
+	"github.com/x448/float16"
+
+	"github.com/pmp-seg/pmp/weights"
+)
+
+// Tensor is a tensor in full precision.
+type Tensor struct {
+	Name  string
+	Shape []int
+	Data  []float32
+}
+
+// Source is what weights are made from.
+type Source struct {
+	Arch         string
+	Config       json.RawMessage // an object
+	Vocabulary   []byte
+	Tensors      []Tensor
+	Parts        []weights.Part
+	TrainedNames []string
+}
+
+// ReadDir reads a folder as training leaves it:
+//
+//	model.safetensors   the tensors, of any floating point type
+//	config.json         an object; its members "arch", "parts" and "trained_names", where
+//	                    there are any, go into the manifest itself
+//	vocab.txt           the tokenizer's vocabulary
+//	parts.json          optional: a list of {"name", "source", "licence", "note"}
+func ReadDir(dir string) (*Source, error) {
+	s := &Source{}
+	data, err := os.ReadFile(filepath.Join(dir, "config.json"))
+	if err != nil {
+		return nil, err
+	}
+	if err := s.readConfig(data); err != nil {
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, "config.json"), err)
+	}
+	data, err = os.ReadFile(filepath.Join(dir, "parts.json"))
+	if err == nil {
+		err = json.Unmarshal(data, &s.Parts)
+		if err != nil {
+			err = fmt.Errorf("%s: %w", filepath.Join(dir, "parts.json"), err)
+		}
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if s.Vocabulary, err = os.ReadFile(filepath.Join(dir, "vocab.txt")); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, "model.safetensors")
+	if data, err = os.ReadFile(path); err != nil {
+		return nil, err
+	}
+	if s.Tensors, err = ReadCheckpoint(data); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return s, nil
+}
+
+func (s *Source) readConfig(data []byte) error {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(data, &members); err != nil {
+		return err
+	}
+	for key, dst := range map[string]any{"arch": &s.Arch, "parts": &s.Parts, "trained_names": &s.TrainedNames} {
+		if value, ok := members[key]; ok {
+			if err := json.Unmarshal(value, dst); err != nil {
+				return fmt.Errorf("member %q: %w", key, err)
+			}
+			delete(members, key)
+		}
+	}
+	if s.Arch == "" {
+		return errors.New(`there is no member "arch"; say which architecture this is, for example "arch": "pmp-s"`)
+	}
+	var err error
+	s.Config, err = json.Marshal(members)
+	return err
+}
+
+// ReadCheckpoint reads the tensors of a safetensors file of floating point
+// numbers.
+func ReadCheckpoint(file []byte) ([]Tensor, error) {
+	entries, err := weights.ReadSafetensors(file)
+	if err != nil {
+		return nil, err
+	}
+	tensors := make([]Tensor, len(entries))
+	for i, e := range entries {
+		data, err := floats(e)
+		if err != nil {
+			return nil, err
+		}
+		tensors[i] = Tensor{e.Name, e.Shape, data}
+	}
+	return tensors, nil
+}
+
+func floats(e weights.Entry) ([]float32, error) {
+	width := e.DType.Size()
+	out := make([]float32, len(e.Data)/width)
+	for i := range out {
+		var bits uint64
+		for j := range width {
+			bits |= uint64(e.Data[i*width+j]) << (8 * j)
+		}
+		switch e.DType {
+		case weights.F32:
+			out[i] = math.Float32frombits(uint32(bits))
+		case weights.F16:
+			out[i] = float16.Frombits(uint16(bits)).Float32()
+		case weights.BF16:
+			out[i] = math.Float32frombits(uint32(bits) << 16)
+		case "F64":
+			out[i] = float32(math.Float64frombits(bits))
+		default:
+			return nil, fmt.Errorf("tensor %q has elements of type %s; a checkpoint must have floating point numbers only", e.Name, e.DType)
+		}
+	}
+	return out, nil
+}
