@@ -1,0 +1,369 @@
+package model
+
+import (
+	"bytes"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/pmp-seg/pmp/kernel"
+	"github.com/pmp-seg/pmp/kernel/scalar"
+)
+
+// sameTolerance bounds how far apart two answers to the same question may
+// lie when sums run in another order: a few roundings of numbers of about one.
+const sameTolerance = 1e-5
+
+// answer is what one segmentation says, copied from the device.
+type answer struct {
+	scores []float32
+	maps   [][]float32
+	masks  []float32 // of the proposals
+}
+
+// asked segments with one recording.
+func asked(t testing.TB, p *Picture, s segment, prompts []string) answer {
+	t.Helper()
+	phrases, owner, err := p.model.prompts(prompts)
+	must(t, err)
+	must(t, p.run(s, phrases, owner))
+	q, cells := p.model.decoder.q, p.map4.cells()
+	a := answer{masks: make([]float32, q*cells)}
+	must(t, p.session.Read(p.reply.masks, floatBytes(a.masks)))
+	maps, class := make([]float32, len(prompts)*cells), make([]float32, len(prompts)*q)
+	must(t, p.session.Read(p.reply.maps, floatBytes(maps)))
+	must(t, p.session.Read(p.reply.class, floatBytes(class)))
+	for i := range prompts {
+		a.maps = append(a.maps, maps[i*cells:(i+1)*cells])
+		r := Result{picture: p, maps: a.maps[i], cells: cells}
+		a.scores = append(a.scores, p.model.Config.Presence.score(slices.Max(class[i*q:(i+1)*q]), r.peak(0), len(prompts)))
+	}
+	return a
+}
+
+func segmented(t testing.TB, p *Picture, prompts ...string) answer {
+	t.Helper()
+	phrases, _, err := p.model.prompts(prompts)
+	must(t, err)
+	return asked(t, p, p.segmentFor(len(phrases)), prompts)
+}
+
+// apart is the largest difference of two slices.
+func apart(a, b []float32) float64 {
+	if len(a) != len(b) {
+		return math.Inf(1)
+	}
+	worst := 0.0
+	for i := range a {
+		d := math.Abs(float64(a[i] - b[i]))
+		if !(d <= worst) {
+			worst = d
+		}
+	}
+	return worst
+}
+
+func near(t testing.TB, what string, got, want []float32) {
+	t.Helper()
+	if d := apart(got, want); !(d <= sameTolerance) {
+		t.Errorf("%s: %.2g apart, want at most %.2g", what, d, sameTolerance)
+	}
+}
+
+// lawPicture is small, since the laws hold for any.
+func lawPicture(t testing.TB, m *Model) *Picture { return newEncoded(t, m, "law", 48, 20) }
+
+func TestOrderOfPrompts(t *testing.T) {
+	onDevices(t, func(t *testing.T, m *Model) {
+		p := lawPicture(t, m)
+		prompts := []string{"dog", "sofa, couch", "tree", "a red ball"}
+		order := []int{2, 0, 3, 1}
+		var permuted []string
+		for _, i := range order {
+			permuted = append(permuted, prompts[i])
+		}
+		a, b := segmented(t, p, prompts...), segmented(t, p, permuted...)
+		near(t, "mask proposals", b.masks, a.masks)
+		for to, from := range order {
+			near(t, "map of "+prompts[from], b.maps[to], a.maps[from])
+			near(t, "score of "+prompts[from], b.scores[to:to+1], a.scores[from:from+1])
+		}
+		// The prompts do differ, or the law would say nothing.
+		if apart(a.maps[0], a.maps[2]) < 1e-3 {
+			t.Error("different prompts have the same map")
+		}
+	})
+}
+
+// Phrases of one prompt are names of one thing, in no order.
+func TestOrderOfPhrases(t *testing.T) {
+	onDevices(t, func(t *testing.T, m *Model) {
+		p := lawPicture(t, m)
+		a, b := segmented(t, p, "sofa, couch, book", "dog"), segmented(t, p, "book ,sofa,, couch", "dog")
+		near(t, "mask proposals", b.masks, a.masks)
+		near(t, "map", b.maps[0], a.maps[0])
+		near(t, "the other map", b.maps[1], a.maps[1])
+	})
+}
+
+func TestDuplicates(t *testing.T) {
+	onDevices(t, func(t *testing.T, m *Model) {
+		p := lawPicture(t, m)
+		a := segmented(t, p, "dog", "cat", "dog")
+		if !slices.Equal(a.maps[0], a.maps[2]) || a.scores[0] != a.scores[2] {
+			t.Error("the same prompt has two answers")
+		}
+		// Case and spaces are not part of a name.
+		b := segmented(t, p, "dog", "cat", "  DOG ")
+		if !slices.Equal(b.maps[0], b.maps[2]) {
+			t.Error("a prompt in capitals has another answer")
+		}
+	})
+}
+
+// A recording with more slots than phrases gives the same answer.
+func TestUnusedSlots(t *testing.T) {
+	onDevices(t, func(t *testing.T, m *Model) {
+		p := lawPicture(t, m)
+		for _, prompts := range [][]string{{"dog"}, {"sofa, couch", "cat", "tree"}} {
+			// What the larger recordings computed before must not matter either.
+			many := strings.Fields(strings.Repeat("dog cat sofa couch ball tree grass sky ", 4))
+			want := asked(t, p, p.segments[0], prompts)
+			asked(t, p, p.segments[1], many)
+			for _, s := range p.segments[1:3] {
+				got := asked(t, p, s, prompts)
+				near(t, "mask proposals", got.masks, want.masks)
+				near(t, "scores", got.scores, want.scores)
+				for i := range prompts {
+					near(t, "map", got.maps[i], want.maps[i])
+				}
+			}
+		}
+	})
+}
+
+// With a single prompt each query still weighs it against the null key, so
+// that what a query takes from the prompt depends on the query.
+func TestSinglePromptHasAChoice(t *testing.T) {
+	onDevices(t, func(t *testing.T, m *Model) {
+		p := m.record(48, 20)
+		s := p.segments[0]
+		d := m.Config.D
+		text := opsOf(p.program, s.stage, func(o kernel.Attention) bool { return o.Count.Valid() })
+		if len(text) != 1+m.Config.Layers {
+			t.Fatalf("there are %d attentions to the prompts, want one before the layers and one in each", len(text))
+		}
+		views := map[string]tap{}
+		for i, o := range text {
+			views[itoa(i)] = tap{o.Dst, o.NQ * d}
+		}
+		copies := newTaps(p.program, views)
+		p.program.Plan()
+		var err error
+		p.session, err = m.device.Open(p.program)
+		must(t, err)
+		defer p.Close()
+		must(t, p.Write(testPixels("law", 48, 20)))
+		must(t, p.Encode())
+		asked(t, p, s, []string{"dog"})
+		for name, x := range copies.read(t, p.session) {
+			for q := 1; q < m.decoder.q; q++ {
+				if apart(x[q*d:(q+1)*d], x[:d]) < 1e-3 {
+					t.Errorf("attention %s gives queries 0 and %d the same, so there is nothing to choose from", name, q)
+					break
+				}
+			}
+		}
+	})
+}
+
+// With W_o = 0, as training starts, the network is exactly the one without
+// prompts in its decoder.
+func TestZeroTextStep(t *testing.T) {
+	zeroed := newRandom()
+	zeroed.change = func(name string, dst []float32) {
+		if strings.Contains(name, ".text.out.") || strings.Contains(name, ".text_first.out.") {
+			clear(dst)
+		}
+	}
+	with := newTestModel(t, testConfig(), zeroed, scalar.New())
+	c := testConfig()
+	c.PMP = false
+	source := newRandom()
+	without := newTestModel(t, c, source, scalar.New())
+	for name := range source.shapes {
+		if strings.Contains(name, "decoder.text") || strings.Contains(name, ".text.") && strings.HasPrefix(name, "decoder.") || strings.Contains(name, "null_key") {
+			t.Errorf("the model without the text step asks for %s", name)
+		}
+	}
+	a, b := segmented(t, lawPicture(t, with), "dog", "cat"), segmented(t, lawPicture(t, without), "dog", "cat")
+	if !slices.Equal(a.masks, b.masks) || !slices.Equal(a.maps[0], b.maps[0]) || !slices.Equal(a.scores, b.scores) {
+		t.Error("a text step of zero changes the answer")
+	}
+	// Without the step, masks do not depend on the prompts; with it they do.
+	if other := segmented(t, lawPicture(t, without), "tree"); !slices.Equal(b.masks, other.masks) {
+		t.Error("the model without the text step has masks that depend on prompts")
+	}
+	p := lawPicture(t, testModel(t))
+	if x, y := segmented(t, p, "dog"), segmented(t, p, "tree"); apart(x.masks, y.masks) < 1e-3 {
+		t.Error("the text step has no influence on the masks")
+	}
+}
+
+// whole is everything that a person sees of an answer, as bytes.
+func whole(t testing.TB, p *Picture, prompts ...string) []byte {
+	t.Helper()
+	r, err := p.Segment(prompts, Options{Threshold: 0.1, Presence: -1})
+	must(t, err)
+	var out []byte
+	plane := make([]byte, p.Width*p.Height)
+	for i, a := range r.Prompts {
+		s, _ := r.Map(i)
+		out = append(out, floatBytes(s)...)
+		out = append(out, floatBytes([]float32{a.Score})...)
+		must(t, r.Mask(i, plane))
+		out = append(out, plane...)
+	}
+	must(t, r.LabelMap(plane))
+	return append(out, plane...)
+}
+
+func TestTwiceTheSame(t *testing.T) {
+	onDevices(t, func(t *testing.T, m *Model) {
+		p := lawPicture(t, m)
+		first := whole(t, p, "dog", "sofa, couch")
+		whole(t, p, "tree")
+		if !bytes.Equal(first, whole(t, p, "dog", "sofa, couch")) {
+			t.Error("segmenting again gives something else")
+		}
+		must(t, p.Write(testPixels("law", 48, 20)))
+		must(t, p.Encode())
+		if !bytes.Equal(first, whole(t, p, "dog", "sofa, couch")) {
+			t.Error("encoding again gives something else")
+		}
+	})
+}
+
+// A result stays what it is when the picture is asked something else.
+func TestResultStays(t *testing.T) {
+	onDevices(t, func(t *testing.T, m *Model) {
+		p := lawPicture(t, m)
+		r, err := p.Segment([]string{"dog", "cat"}, Options{Threshold: 0.1, Presence: -1})
+		must(t, err)
+		first, again := make([]byte, p.Width*p.Height), make([]byte, p.Width*p.Height)
+		must(t, r.LabelMap(first))
+		whole(t, p, "tree", "sky", "road")
+		must(t, r.LabelMap(again))
+		if !bytes.Equal(first, again) {
+			t.Error("a label map changed after the picture was segmented again")
+		}
+	})
+}
+
+func TestTwoPictures(t *testing.T) {
+	onDevices(t, func(t *testing.T, m *Model) {
+		p := lawPicture(t, m)
+		want := whole(t, p, "dog", "cat")
+		other := newEncoded(t, m, "other", 30, 50)
+		alone := whole(t, other, "dog")
+		if !bytes.Equal(want, whole(t, p, "dog", "cat")) {
+			t.Error("a second picture disturbs the first")
+		}
+		if !bytes.Equal(alone, whole(t, other, "dog")) {
+			t.Error("the first picture disturbs the second")
+		}
+		must(t, other.Close())
+		if !bytes.Equal(want, whole(t, p, "dog", "cat")) {
+			t.Error("closing a second picture disturbs the first")
+		}
+	})
+}
+
+// A prompt that is not present has an empty mask and no pixel of the label
+// map; a higher threshold never adds pixels.
+func TestPresenceAndThreshold(t *testing.T) {
+	onDevices(t, func(t *testing.T, m *Model) {
+		p := lawPicture(t, m)
+		prompts := []string{"dog", "cat", "tree"}
+		mask := make([]byte, p.Width*p.Height)
+		r, err := p.Segment(prompts, Options{Presence: 2})
+		must(t, err)
+		for i, a := range r.Prompts {
+			must(t, r.Mask(i, mask))
+			if a.Present || slices.Max(mask) != 0 {
+				t.Errorf("%q is present though nothing can be", a.Text)
+			}
+		}
+		must(t, r.LabelMap(mask))
+		if slices.Min(mask) != NoLabel {
+			t.Error("the label map has a prompt though none is present")
+		}
+		last := len(mask) + 1
+		for _, theta := range []float32{0.01, 0.05, 0.1, 0.2, 0.4, 0.8} {
+			r, err := p.Segment(prompts, Options{Threshold: theta, Presence: -1})
+			must(t, err)
+			must(t, r.Mask(0, mask))
+			n := bytes.Count(mask, []byte{1})
+			if n > last || n+bytes.Count(mask, []byte{0}) != len(mask) {
+				t.Errorf("the mask has %d pixels above %v and %d above a lower threshold", n, theta, last)
+			}
+			last = n
+		}
+		// No threshold means the model's own.
+		r, err = p.Segment(prompts, Options{})
+		must(t, err)
+		if r.Theta != p.model.Config.Theta {
+			t.Errorf("the threshold is %v, want the model's %v", r.Theta, p.model.Config.Theta)
+		}
+	})
+}
+
+// The label map names the prompt whose map is strongest, and agrees with
+// the masks.
+func TestLabelMapAgreesWithMasks(t *testing.T) {
+	onDevices(t, func(t *testing.T, m *Model) {
+		p := lawPicture(t, m)
+		prompts := []string{"dog", "cat", "tree", "sky"}
+		r, err := p.Segment(prompts, Options{Threshold: 0.1, Presence: -1})
+		must(t, err)
+		// One that is absent must not claim a pixel, first or not.
+		r.Prompts[0].Present, r.Prompts[2].Present = false, false
+		label := make([]byte, p.Width*p.Height)
+		must(t, r.LabelMap(label))
+		claimed := make([]bool, len(label))
+		for i := range prompts {
+			mask := make([]byte, len(label))
+			must(t, r.Mask(i, mask))
+			for j, m := range mask {
+				claimed[j] = claimed[j] || m == 1
+				if label[j] == byte(i) && m == 0 {
+					t.Fatalf("pixel %d has label %d but is not in that mask", j, i)
+				}
+			}
+		}
+		for j, c := range claimed {
+			if c != (label[j] != NoLabel) {
+				t.Fatalf("pixel %d is in a mask: %v, but its label is %d", j, c, label[j])
+			}
+		}
+	})
+}
+
+// Proposals are the masks behind a result.
+func TestProposals(t *testing.T) {
+	p := lawPicture(t, testModel(t))
+	a := segmented(t, p, "dog")
+	n, q, cells := 0, p.model.decoder.q, p.map4.cells()
+	must(t, p.Proposals(func(mask []byte) error {
+		s := a.masks[n*cells : (n+1)*cells]
+		if set := bytes.Count(mask, []byte{1}); set > 0 && slices.Max(s) <= 0.5 || set < len(mask) && slices.Min(s) > 0.5 {
+			t.Errorf("proposal %d has %d pixels and does not fit its map", n, set)
+		}
+		n++
+		return nil
+	}))
+	if n != q {
+		t.Errorf("there are %d proposals, want %d", n, q)
+	}
+}

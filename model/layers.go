@@ -1,0 +1,245 @@
+package model
+
+import "github.com/pmp-seg/pmp/kernel"
+
+// Source is where weights come from. Names and shapes are those of the
+// training checkpoint: linear weights [out,in], convolutions [out,in,kh,kw].
+type Source interface {
+	// Check returns an error unless the tensor is there and has this shape.
+	Check(name string, shape ...int) error
+	// Read fills dst with a tensor that Check has approved.
+	Read(name string, dst []float32)
+	// ReadRow fills dst with row i of a matrix that Check has approved.
+	ReadRow(name string, i int, dst []float32)
+}
+
+// loader turns a source's tensors into constants. Its first error sticks, so
+// that the parts of a network can be listed without looking at each.
+type loader struct {
+	source    Source
+	constants *kernel.Constants
+	err       error
+}
+
+func (l *loader) check(name string, shape ...int) {
+	if l.err == nil {
+		l.err = l.source.Check(name, shape...)
+	}
+}
+
+// vector registers a tensor as it is.
+func (l *loader) vector(name string, shape ...int) kernel.Const {
+	n := 1
+	for _, s := range shape {
+		n *= s
+	}
+	l.check(name, shape...)
+	return l.constants.Add(n, func(dst []float32) { l.source.Read(name, dst) })
+}
+
+// linear is a fully connected layer, or a 1×1 convolution over rows.
+type linear struct {
+	weight, bias kernel.Const
+	hasBias      bool
+	in, out      int
+}
+
+func (l *loader) linear(name string, in, out int) linear {
+	f := linear{in: in, out: out, hasBias: true}
+	l.check(name+".weight", out, in)
+	f.weight = l.matrix(name+".weight", in, out)
+	f.bias = l.vector(name+".bias", out)
+	return f
+}
+
+// pointwise is linear for a checkpoint that keeps a 1×1 convolution.
+func (l *loader) pointwise(name string, in, out int) linear {
+	f := linear{in: in, out: out, hasBias: true}
+	l.check(name+".weight", out, in, 1, 1)
+	f.weight = l.matrix(name+".weight", in, out)
+	f.bias = l.vector(name+".bias", out)
+	return f
+}
+
+// matrix packs a tensor of out rows of in numbers, to be multiplied from the right.
+func (l *loader) matrix(name string, in, out int) kernel.Const {
+	return l.constants.Add(kernel.PackedLen(in, out), func(dst []float32) {
+		w := make([]float32, in*out)
+		l.source.Read(name, w)
+		kernel.PackInto(dst, in, out, func(k, n int) float32 { return w[n*in+k] })
+	})
+}
+
+// plainMatrix packs a tensor of in rows of out numbers.
+func (l *loader) plainMatrix(name string, in, out int) kernel.Const {
+	l.check(name, in, out)
+	return l.constants.Add(kernel.PackedLen(in, out), func(dst []float32) {
+		w := make([]float32, in*out)
+		l.source.Read(name, w)
+		kernel.PackInto(dst, in, out, func(k, n int) float32 { return w[k*out+n] })
+	})
+}
+
+// depthwise is a depthwise convolution with square kernel.
+type depthwise struct {
+	weight, bias kernel.Const
+	channels     int
+	size         int
+}
+
+func (l *loader) depthwise(name string, channels, size int) depthwise {
+	f := depthwise{channels: channels, size: size}
+	l.check(name+".weight", channels, 1, size, size)
+	f.weight = l.constants.Add(size*size*channels, func(dst []float32) {
+		w := make([]float32, len(dst))
+		l.source.Read(name+".weight", w)
+		for c := range channels {
+			for k := range size * size {
+				dst[k*channels+c] = w[c*size*size+k]
+			}
+		}
+	})
+	f.bias = l.vector(name+".bias", channels)
+	return f
+}
+
+type layerNorm struct {
+	gamma, beta kernel.Const
+	n           int
+	eps         float32
+}
+
+func (l *loader) layerNorm(name string, n int, eps float32) layerNorm {
+	return layerNorm{l.vector(name+".weight", n), l.vector(name+".bias", n), n, eps}
+}
+
+// graph is a program under construction, with one short method for each
+// thing that the network's parts do.
+type graph struct {
+	*kernel.Program
+}
+
+// grid is a channels-last map, H·W rows of C numbers.
+type grid struct {
+	kernel.View
+	h, w, c int
+}
+
+func (m grid) cells() int { return m.h * m.w }
+
+func (g graph) grid(h, w, c int) grid { return grid{g.Temp(h * w * c), h, w, c} }
+
+// linearTo computes dst = act(x·Wᵀ + b) + res for m rows.
+func (g graph) linearTo(dst, x kernel.View, m int, f linear, act kernel.Act, res kernel.View) {
+	op := kernel.MatMul{Dst: dst, A: x, B: g.Const(f.weight), Res: res, M: m, N: f.out, K: f.in, Act: act}
+	if f.hasBias {
+		op.Bias = g.Const(f.bias)
+	}
+	g.Do(op)
+}
+
+// linear returns act(x·Wᵀ + b) for m rows.
+func (g graph) linear(x kernel.View, m int, f linear, act kernel.Act) kernel.View {
+	dst := g.Temp(m * f.out)
+	g.linearTo(dst, x, m, f, act, kernel.View{})
+	return dst
+}
+
+// pointwise is linear over the cells of a map; res may be absent.
+func (g graph) pointwise(x grid, f linear, act kernel.Act, res kernel.View) grid {
+	y := g.grid(x.h, x.w, f.out)
+	g.linearTo(y.View, x.View, x.cells(), f, act, res)
+	return y
+}
+
+// depthwise convolves with TensorFlow's "SAME" padding: what is missing is
+// shared between the sides, and the right and the bottom get the odd one.
+func (g graph) depthwise(x grid, f depthwise, stride int, act kernel.Act) grid {
+	y := g.grid((x.h+stride-1)/stride, (x.w+stride-1)/stride, f.channels)
+	g.Do(kernel.Depthwise{Dst: y.View, A: x.View, B: g.Const(f.weight), Bias: g.Const(f.bias),
+		H: y.h, W: y.w, HI: x.h, WI: x.w, C: x.c,
+		Size: f.size, Stride: stride, Pad: (f.size - stride) / 2, Act: act})
+	return y
+}
+
+// norm returns LN(x + res); res may be absent.
+func (g graph) norm(x, res kernel.View, m int, f layerNorm) kernel.View {
+	dst := g.Temp(m * f.n)
+	g.Do(kernel.LayerNorm{Dst: dst, A: x, Res: res, Gamma: g.Const(f.gamma), Beta: g.Const(f.beta),
+		M: m, N: f.n, Eps: f.eps})
+	return dst
+}
+
+// add returns a + b.
+func (g graph) add(a, b kernel.View, m, n int) kernel.View {
+	dst := g.Temp(m * n)
+	g.Do(kernel.Add{Dst: dst, A: a, B: b, M: m, N: n, MB: m})
+	return dst
+}
+
+// packTransposed packs m rows of k numbers, so that something can be
+// multiplied with the rows: the keys of an attention, the mask features.
+func (g graph) packTransposed(dst, x kernel.View, m, k int) {
+	g.Do(kernel.Pack{Dst: dst, A: x, K: k, N: m, Transposed: true})
+}
+
+// attention is multi-head attention with its four projections.
+type attention struct {
+	q, k, v, out linear
+	heads        int
+}
+
+func (l *loader) attention(name string, d, heads int) attention {
+	return attention{
+		q: l.linear(name+".q", d, d), k: l.linear(name+".k", d, d),
+		v: l.linear(name+".v", d, d), out: l.linear(name+".out", d, d), heads: heads,
+	}
+}
+
+// memory is what an attention looks at: packed keys and values.
+type memory struct {
+	k, v kernel.View
+	n    int
+}
+
+// remember projects n rows to keys and values. The buffers come from make,
+// so that the caller decides how long they live.
+func (g graph) remember(f attention, keys, values kernel.View, n int, make func(n int) kernel.View) memory {
+	m := memory{k: make(kernel.PackedLen(f.k.out, n)), v: make(n * f.v.out), n: n}
+	k := g.linear(keys, n, f.k, kernel.ActNone)
+	g.packTransposed(m.k, k, n, f.k.out)
+	g.linearTo(m.v, values, n, f.v, kernel.ActNone, kernel.View{})
+	return m
+}
+
+// attend returns res + out(MHA(q(x), memory)) for m rows. mask (m×n mask
+// logits, blocked below 0), count (valid keys) and res may be absent.
+func (g graph) attend(f attention, x kernel.View, m int, mem memory, mask, count, res kernel.View) kernel.View {
+	d := f.q.out
+	q := g.linear(x, m, f.q, kernel.ActNone)
+	y := g.Temp(m * d)
+	g.Do(kernel.Attention{Dst: y, Q: q, K: mem.k, V: mem.v, Mask: mask, Count: count,
+		Scratch: g.Temp(kernel.AttentionScratch(mem.n)),
+		NQ:      m, NK: mem.n, D: d, Heads: f.heads, Scale: invSqrt(d / f.heads)})
+	dst := g.Temp(m * f.out.out)
+	g.linearTo(dst, y, m, f.out, kernel.ActNone, res)
+	return dst
+}
+
+// feedForward is linear2(act(linear1(x))).
+type feedForward struct {
+	linear1, linear2 linear
+	act              kernel.Act
+}
+
+func (l *loader) feedForward(name string, d, hidden int, act kernel.Act) feedForward {
+	return feedForward{l.linear(name+".linear1", d, hidden), l.linear(name+".linear2", hidden, d), act}
+}
+
+// feed returns x + linear2(act(linear1(x))).
+func (g graph) feed(f feedForward, x kernel.View, m int) kernel.View {
+	h := g.linear(x, m, f.linear1, f.act)
+	dst := g.Temp(m * f.linear2.out)
+	g.linearTo(dst, h, m, f.linear2, kernel.ActNone, x)
+	return dst
+}

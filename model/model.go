@@ -1,0 +1,106 @@
+// Package model is the network in Go: prompts and pictures become programs
+// for a kernel.Device, and what the device computes becomes masks. Each file
+// is one part of the network, written to be read beside its description.
+package model
+
+import (
+	"errors"
+
+	"github.com/pmp-seg/pmp/kernel"
+	"github.com/pmp-seg/pmp/model/token"
+)
+
+// Model is a network with its weights on a device. It is not safe for
+// concurrent use.
+type Model struct {
+	Config Config
+
+	source    Source
+	device    kernel.Device
+	tokenizer *token.Tokenizer
+
+	trunk   trunk
+	pixel   pixelDecoder
+	decoder decoder
+	second  secondStage
+	text    textEncoder
+
+	tau     float32
+	trained [][]float32 // unit embeddings of the trained names
+
+	encoder *phraseEncoder
+	phrases map[string]*phrase
+}
+
+// New lays out the network of a configuration, checks that the source has
+// all of its weights, and loads them on a device.
+func New(c Config, source Source, vocabulary []byte, device kernel.Device) (*Model, error) {
+	if !c.sensible() {
+		return nil, ErrConfig
+	}
+	tokenizer, err := token.New(vocabulary)
+	if err != nil {
+		return nil, err
+	}
+	if tokenizer.Len() > c.Text.Vocab {
+		return nil, ErrConfig // it would name rows that word_u does not have
+	}
+	m := &Model{Config: c, source: source, device: device, tokenizer: tokenizer, phrases: map[string]*phrase{}}
+	constants := &kernel.Constants{}
+	l := &loader{source: source, constants: constants}
+	m.trunk = l.trunk()
+	m.pixel = l.pixelDecoder(c)
+	m.decoder = l.decoder(c)
+	m.second = l.secondStage(c)
+	m.text = l.textEncoder(c.Text)
+	l.check("decoder.logit_scale")
+	l.check("stage2.trained", c.Trained, c.Text.Width)
+	if l.err != nil {
+		return nil, l.err
+	}
+	m.tau = l.temperature()
+	flat := make([]float32, c.Trained*c.Text.Width)
+	source.Read("stage2.trained", flat)
+	for i := range c.Trained {
+		row := flat[i*c.Text.Width : (i+1)*c.Text.Width]
+		normalise(row)
+		m.trained = append(m.trained, row)
+	}
+	if err := device.Load(constants); err != nil {
+		return nil, err
+	}
+	if m.encoder, err = m.newPhraseEncoder(); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// ErrConfig says that a manifest describes a network that cannot be built.
+var ErrConfig = errors.New("the weights describe a network that this version cannot build; fetch weights and program of the same version")
+
+// Close frees the device.
+func (m *Model) Close() error { return m.device.Close() }
+
+// sensible tells whether the numbers lie where the network can be built.
+// It keeps forged weights from asking for absurd sizes.
+func (c Config) sensible() bool {
+	within := func(n, low, high int) bool { return low <= n && n <= high }
+	return within(c.D, 16, 1024) && c.D%16 == 0 && within(c.DM, 8, 1024) && c.DM%8 == 0 &&
+		within(c.Heads, 1, 64) && c.D%c.Heads == 0 && c.D/c.Heads%8 == 0 &&
+		within(c.Queries, 8, 1024) && c.Queries%8 == 0 && within(c.Layers, 1, 32) &&
+		within(c.Size, cellSize, 4096) && c.Size%256 == 0 &&
+		within(c.Text.Width, 16, 4096) && c.Text.Width%8 == 0 && within(c.Text.Heads, 1, 64) &&
+		c.Text.Width%c.Text.Heads == 0 && c.Text.Width/c.Text.Heads%8 == 0 &&
+		within(c.Text.FFN, 8, 1<<14) && c.Text.FFN%8 == 0 && within(c.Text.Layers, 1, 48) &&
+		within(c.Text.Vocab, 1, 1<<20) && within(c.Text.Rank, 8, 4096) && c.Text.Rank%8 == 0 &&
+		within(c.Text.MaxTokens, 4, 512) && within(c.Rank, 8, 4096) && c.Rank%8 == 0 &&
+		within(c.Rows, 8, 1<<16) && c.Rows%8 == 0 && within(c.Trained, 1, 1<<16) && len(c.Templates) > 0
+}
+
+// itoa is strconv.Itoa for the small numbers in tensor names.
+func itoa(n int) string {
+	if n < 10 {
+		return string(rune('0' + n))
+	}
+	return itoa(n/10) + string(rune('0'+n%10))
+}

@@ -1,0 +1,375 @@
+package model
+
+import (
+	"errors"
+	"math"
+	"strings"
+
+	"github.com/pmp-seg/pmp/kernel"
+	"github.com/pmp-seg/pmp/model/token"
+)
+
+// What a person may ask for.
+const (
+	MaxPixels  = 50_000_000 // of one picture
+	MaxSide    = 1<<16 - 1  // of its width and its height; taps of a longer side would take gigabytes
+	MaxPrompts = 255        // at once, since a label map has one byte a pixel
+	maxPhrase  = 256        // phrases of all prompts together
+)
+
+// Errors that a person can cause.
+var (
+	ErrEmptyPicture  = errors.New("the picture has no pixels; give one that is at least 1 pixel wide and high")
+	ErrLargePicture  = errors.New("the picture has more than 50 megapixels; make it smaller first")
+	ErrLongPicture   = errors.New("a side of the picture has more than 65,535 pixels; make it smaller first")
+	ErrPixels        = errors.New("the number of bytes is not width × height × 4; give RGBA pixels")
+	ErrNoPrompt      = errors.New("there is no prompt; give at least one word")
+	ErrEmptyPrompt   = errors.New("a prompt is empty; give at least one word in each")
+	ErrManyPrompts   = errors.New("there are more than 255 prompts; ask for fewer at once")
+	ErrManyPhrases   = errors.New("the prompts have more than 256 phrases together; give fewer synonyms")
+	ErrThreshold     = errors.New("the threshold must lie between 0 and 1")
+	ErrNotEncoded    = errors.New("the picture is not encoded yet")
+	ErrPictureClosed = errors.New("the picture is closed; encode it again")
+)
+
+// slots are the numbers of phrases that programs are recorded for.
+var slots = [...]int{8, 32, 128, maxPhrase}
+
+// Picture is a picture on a device: a program of its own with an arena that
+// keeps what does not depend on any prompt.
+type Picture struct {
+	Width, Height int
+
+	model   *Model
+	program *kernel.Program
+	session kernel.Session
+	encoded bool
+
+	pixels   kernel.View
+	ask      question
+	reply    reply
+	segments [len(slots)]segment
+	map4     grid // H/4 × W/4 of the maps, without channels
+	paint    painter
+}
+
+// segment is one recording of everything that depends on prompts.
+type segment struct{ stage, slots int }
+
+// question is what the host writes before it runs a segment, with room for
+// the phrases of the largest one.
+type question struct {
+	embeddings, rows   kernel.View // slots×E, slots×1280
+	coef, owner, count kernel.View // 3×slots, slots int32s, one int32: see Classify and decoder.run
+}
+
+// reply is what a segment leaves.
+type reply struct {
+	masks kernel.View // σ of the mask logits, Q×H/4·W/4
+	class kernel.View // P of prompts and void, (slots+1)×Q
+	maps  kernel.View // S, slots×H/4·W/4
+}
+
+// painter brings maps to the picture's own resolution.
+type painter struct {
+	stage       int
+	in, index   kernel.View
+	mask, label kernel.View
+	theta       float32
+}
+
+// fit returns the size at which a picture is encoded: long side size, the
+// other in proportion, at least one pixel.
+func fit(width, height, size int) (w, h int) {
+	long := max(width, height)
+	scale := float64(size) / float64(long)
+	side := func(n int) int { return max(int(math.Round(float64(n)*scale)), 1) }
+	return side(width), side(height)
+}
+
+func roundUp(n, to int) int { return (n + to - 1) / to * to }
+
+// NewPicture reserves what a picture of width × height pixels needs and
+// records its program. Write its pixels, then Encode.
+func (m *Model) NewPicture(width, height int) (*Picture, error) {
+	if width <= 0 || height <= 0 {
+		return nil, ErrEmptyPicture
+	}
+	if width > MaxPixels || height > MaxPixels || width*height > MaxPixels {
+		return nil, ErrLargePicture
+	}
+	if width > MaxSide || height > MaxSide {
+		return nil, ErrLongPicture
+	}
+	p := m.record(width, height)
+	p.program.Plan()
+	var err error
+	p.session, err = m.device.Open(p.program)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// record lists the ops of everything that is done with a picture.
+func (m *Model) record(width, height int) *Picture {
+	p := &Picture{Width: width, Height: height, model: m, program: &kernel.Program{}}
+	g := graph{p.program}
+	w, h := fit(width, height, m.Config.Size)
+	wp, hp := roundUp(w, cellSize), roundUp(h, cellSize)
+
+	p.program.Stage()
+	p.pixels = p.program.ScratchInput(4 * width * height)
+	x := g.Temp((hp + 1) * (wp + 1) * rgbx)
+	tapsY, tapsX := kernel.Taps(height, h), kernel.Taps(width, w)
+	g.Do(kernel.Picture{Dst: x, Src: p.pixels, TapsY: g.Data(tapsY.Encode()), TapsX: g.Data(tapsX.Encode()),
+		H: h, W: w, HP: hp + 1, WP: wp + 1, HI: height, WI: width, SizeY: tapsY.Size, SizeX: tapsX.Size})
+	f := m.trunk.run(g, x, hp, wp)
+	pyramid := m.pixel.run(g, f)
+	image := m.decoder.remember(g, pyramid, f.head)
+	p.map4 = grid{h: hp / 4, w: wp / 4, c: 1}
+
+	q, cells := m.decoder.q, p.map4.cells()
+	p.ask = question{g.Input(4 * maxPhrase * m.decoder.e), g.Input(4 * maxPhrase * trunkFeatures),
+		g.Input(4 * 3 * maxPhrase), g.Input(4 * maxPhrase), g.Input(4)}
+	p.reply = reply{g.Keep(q * cells), g.Keep((maxPhrase + 1) * q), g.Keep(maxPhrase * cells)}
+	for i, n := range slots {
+		p.segments[i] = segment{g.Stage(), n}
+		m.segment(g, image, p.ask, p.reply, n)
+	}
+	p.paint = m.painter(g, p, w, h)
+	return p
+}
+
+// segment records the decoder and the second stage for n phrases.
+func (m *Model) segment(g graph, image imageMemory, in question, out reply, n int) {
+	q, e := m.decoder.q, m.decoder.e
+	p := m.decoder.run(g, image, in.embeddings, n, in.count, out.masks)
+	a := g.dots(p.class, q, in.embeddings, n, e)
+	b := m.second.compare(g, p.pooled, q, in.rows, n)
+	void := g.Temp(q * kernel.Panel)
+	g.Do(kernel.MatMul{Dst: void, A: p.class, B: g.Const(m.decoder.void), M: q, N: kernel.Panel, K: e})
+	g.Do(kernel.Classify{Dst: out.class, A: a, B: b, Coef: in.coef, Owner: in.owner, Void: void,
+		Q: q, S: n, T: n, LDVoid: kernel.Panel})
+
+	// S(t, p) = Σ_q P[q,t]·σ(m_q(p))
+	cells := image.cells[4]
+	g.Do(kernel.MatMul{Dst: out.maps, A: out.class, B: out.masks, LDB: cells, M: n, N: cells, K: q})
+}
+
+// painter records the way from one map to the picture's own pixels.
+// The threshold is subtracted from the map beforehand, so that one recording
+// serves all thresholds.
+func (m *Model) painter(g graph, p *Picture, w, h int) painter {
+	t := painter{stage: g.Stage()}
+	t.in, t.index = g.Input(4*p.map4.cells()), g.Input(4)
+	pixels := p.Width * p.Height
+	t.mask, t.label = g.KeepBytes(pixels), g.KeepBytes(pixels)
+	tapsY := kernel.PaintTaps(p.map4.h, p.Height, float64(h)/float64(p.Height), 4)
+	tapsX := kernel.PaintTaps(p.map4.w, p.Width, float64(w)/float64(p.Width), 4)
+	g.Do(kernel.Paint{Mask: t.mask, Label: t.label, Best: g.Keep(pixels), A: t.in, Index: t.index,
+		TapsY: g.Data(tapsY.Encode()), TapsX: g.Data(tapsX.Encode()), H: p.Height, W: p.Width, WI: p.map4.w})
+	return t
+}
+
+// Memory is the number of bytes that the picture's arena takes.
+func (p *Picture) Memory() int { return p.program.ArenaSize() }
+
+// Session and Pixels let a host write RGBA pixels where the program reads
+// them, without a copy in between.
+func (p *Picture) Session() kernel.Session { return p.session }
+
+// Pixels is where Width × Height RGBA pixels go.
+func (p *Picture) Pixels() kernel.View { return p.pixels }
+
+// Write copies RGBA pixels, rows from top to bottom.
+func (p *Picture) Write(rgba []byte) error {
+	if p.session == nil {
+		return ErrPictureClosed
+	}
+	if len(rgba) != 4*p.Width*p.Height {
+		return ErrPixels
+	}
+	return p.session.Write(p.pixels, rgba)
+}
+
+// Encode computes what does not depend on any prompt.
+func (p *Picture) Encode() error {
+	if p.session == nil {
+		return ErrPictureClosed
+	}
+	if err := p.session.Run(0); err != nil {
+		return err
+	}
+	p.encoded = true
+	return nil
+}
+
+// Close frees the picture's arena.
+func (p *Picture) Close() error {
+	if p.session == nil {
+		return nil
+	}
+	err := p.session.Close()
+	p.session = nil
+	return err
+}
+
+// Options of one segmentation.
+type Options struct {
+	// Threshold of the masks, between 0 and 1; 0 means the model's own.
+	Threshold float32
+	// Presence is the score from which a prompt counts as present; 0 means
+	// one half. A negative one calls every prompt present.
+	Presence float32
+}
+
+// Result is the answer to a set of prompts. It holds maps of its own, so it
+// stays valid when the picture is segmented again, until it is closed.
+type Result struct {
+	Prompts []Answer
+	// Theta is the threshold that masks are cut at.
+	Theta float32
+
+	picture *Picture
+	maps    []float32 // a map of H/4·W/4 for each prompt
+	cells   int
+}
+
+// Answer is what the model says of one prompt.
+type Answer struct {
+	Text    string
+	Score   float32 // calibrated probability that it is in the picture
+	Present bool    // Score ≥ Options.Presence
+}
+
+// Segment finds each prompt in an encoded picture. A prompt may hold several
+// phrases for one thing, separated by commas.
+func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
+	m := p.model
+	switch {
+	case p.session == nil:
+		return nil, ErrPictureClosed
+	case !p.encoded:
+		return nil, ErrNotEncoded
+	case !(o.Threshold >= 0 && o.Threshold < 1):
+		return nil, ErrThreshold
+	}
+	phrases, owner, err := m.prompts(prompts)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.run(p.segmentFor(len(phrases)), phrases, owner); err != nil {
+		return nil, err
+	}
+	r := &Result{picture: p, cells: p.map4.cells(), Theta: o.Threshold}
+	if r.Theta == 0 {
+		r.Theta = m.Config.Theta
+	}
+	r.maps = make([]float32, len(prompts)*r.cells)
+	if err := p.session.Read(p.reply.maps, floatBytes(r.maps)); err != nil {
+		return nil, err
+	}
+	class := make([]float32, len(prompts)*m.decoder.q)
+	if err := p.session.Read(p.reply.class, floatBytes(class)); err != nil {
+		return nil, err
+	}
+	presence := o.Presence
+	if presence == 0 {
+		presence = 0.5
+	}
+	for t, text := range prompts {
+		best := float32(0)
+		for _, x := range class[t*m.decoder.q : (t+1)*m.decoder.q] {
+			best = max(best, x)
+		}
+		score := m.Config.Presence.score(best, r.peak(t), len(prompts))
+		r.Prompts = append(r.Prompts, Answer{Text: text, Score: score, Present: score >= presence})
+	}
+	return r, nil
+}
+
+// prompts splits prompts into phrases and says which prompt each is of.
+func (m *Model) prompts(prompts []string) (phrases []*phrase, owner []int32, err error) {
+	if len(prompts) == 0 {
+		return nil, nil, ErrNoPrompt
+	}
+	if len(prompts) > MaxPrompts {
+		return nil, nil, ErrManyPrompts
+	}
+	for t, prompt := range prompts {
+		texts := token.Phrases(prompt)
+		if len(texts) == 0 || strings.TrimSpace(prompt) == "" {
+			return nil, nil, ErrEmptyPrompt
+		}
+		for _, text := range texts {
+			if len(phrases) == maxPhrase {
+				return nil, nil, ErrManyPhrases
+			}
+			ph, err := m.embed(text)
+			if err != nil {
+				return nil, nil, err
+			}
+			phrases, owner = append(phrases, ph), append(owner, int32(t))
+		}
+	}
+	return phrases, owner, nil
+}
+
+// run writes the question and runs a segment.
+func (p *Picture) run(s segment, phrases []*phrase, owner []int32) error {
+	m := p.model
+	e := m.decoder.e
+	embeddings, rows := make([]float32, s.slots*e), make([]float32, s.slots*trunkFeatures)
+	coef, owners := make([]float32, 3*s.slots), make([]int32, s.slots)
+	for i := range owners {
+		owners[i] = -1
+	}
+	for i, ph := range phrases {
+		copy(embeddings[i*e:], ph.embedding)
+		copy(rows[i*trunkFeatures:], ph.row)
+		owners[i] = owner[i]
+		coef[i] = (1 - ph.share) * m.tau
+		coef[s.slots+i] = ph.share * m.Config.Kappa
+		coef[2*s.slots+i] = -ph.share * m.Config.Kappa * m.Config.B0
+	}
+	for _, in := range []struct {
+		view kernel.View
+		data []byte
+	}{
+		{p.ask.embeddings, floatBytes(embeddings)}, {p.ask.rows, floatBytes(rows)}, {p.ask.coef, floatBytes(coef)},
+		{p.ask.owner, intBytes(owners)}, {p.ask.count, intBytes([]int32{int32(1 + len(phrases))})},
+	} {
+		if err := p.session.Write(in.view, in.data); err != nil {
+			return err
+		}
+	}
+	return p.session.Run(s.stage)
+}
+
+func (s Presence) score(best, peak float32, prompts int) float32 {
+	logit := func(p float32) float64 {
+		x := min(max(float64(p), 1e-6), 1-1e-6)
+		return math.Log(x / (1 - x))
+	}
+	z := float64(s.Bias) + float64(s.Logit)*logit(best) + float64(s.Peak)*logit(peak) + float64(s.Prompts)*math.Log(float64(prompts))
+	return float32(1 / (1 + math.Exp(-z)))
+}
+
+// peak is the largest value of prompt i's map, looked for in every second
+// row and column, which is how the scores were calibrated.
+func (r *Result) peak(i int) float32 {
+	s, columns := r.Map(i)
+	top := float32(0)
+	for y := 1; y < len(s)/columns; y += 2 {
+		for x := 1; x < columns; x += 2 {
+			top = max(top, s[y*columns+x])
+		}
+	}
+	return top
+}
+
+// Map returns prompt i's map S at stride 4 and the number of its columns.
+func (r *Result) Map(i int) (s []float32, columns int) {
+	return r.maps[i*r.cells : (i+1)*r.cells], r.picture.map4.w
+}

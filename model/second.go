@@ -1,0 +1,66 @@
+package model
+
+import "github.com/pmp-seg/pmp/kernel"
+
+// secondStage names proposals by the trunk's own recognition of ImageNet's
+// 1,000 things: kernel ridge regression, fitted offline, takes a phrase's
+// embedding to a row of the classifier, and that row is compared with the
+// head's features under each mask. It knows names that the decoder was never
+// trained on, but only things, so its share is small for trained names.
+type secondStage struct {
+	names  linear // exp((E·Nᵀ − 1)/ridgeWidth)
+	coefU  kernel.Const
+	coefV  kernel.Const
+	center kernel.Const
+	rank   int
+	rows   int
+	e      int
+}
+
+// ridgeWidth is the width of the ridge's kernel exp((a·b−1)/width).
+const ridgeWidth = 0.3
+
+func (l *loader) secondStage(c Config) secondStage {
+	s := secondStage{rank: c.Rank, rows: c.Rows, e: c.Text.Width}
+	l.check("stage2.names", s.rows, s.e)
+	s.names = linear{in: s.e, out: s.rows, hasBias: true}
+	s.names.weight = l.constants.Add(kernel.PackedLen(s.e, s.rows), func(dst []float32) {
+		w := make([]float32, s.rows*s.e)
+		l.source.Read("stage2.names", w)
+		kernel.PackInto(dst, s.e, s.rows, func(k, n int) float32 { return w[n*s.e+k] / ridgeWidth })
+	})
+	s.names.bias = l.constants.Add(s.rows, func(dst []float32) {
+		for i := range dst {
+			dst[i] = -1 / float32(ridgeWidth)
+		}
+	})
+	s.coefU = l.plainMatrix("stage2.coef_u", s.rows, s.rank)
+	s.coefV = l.plainMatrix("stage2.coef_v", s.rank, trunkFeatures)
+	s.center = l.vector("stage2.center", trunkFeatures)
+	return s
+}
+
+// row returns the unit classifier row of one unit embedding.
+func (s secondStage) row(g graph, e, dst kernel.View) {
+	k := g.linear(e, 1, s.names, kernel.ActExp)
+	u := g.Temp(s.rank)
+	g.Do(kernel.MatMul{Dst: u, A: k, B: g.Const(s.coefU), M: 1, N: s.rank, K: s.rows})
+	g.Do(kernel.MatMul{Dst: dst, A: u, B: g.Const(s.coefV), M: 1, N: trunkFeatures, K: s.rank})
+	g.Do(kernel.L2Norm{Dst: dst, A: dst, M: 1, N: trunkFeatures, Scale: 1})
+}
+
+// compare returns the cosine of each query's pooled features with each of
+// slots classifier rows.
+func (s secondStage) compare(g graph, pooled kernel.View, q int, rows kernel.View, slots int) kernel.View {
+	unit := g.Temp(q * trunkFeatures)
+	g.Do(kernel.L2Norm{Dst: unit, A: pooled, Center: g.Const(s.center), M: q, N: trunkFeatures, Scale: 1})
+	return g.dots(unit, q, rows, slots, trunkFeatures)
+}
+
+// dots returns the m×n products of m rows with n rows of k numbers.
+func (g graph) dots(a kernel.View, m int, b kernel.View, n, k int) kernel.View {
+	packed, dst := g.Temp(kernel.PackedLen(k, n)), g.Temp(m*n)
+	g.packTransposed(packed, b, n, k)
+	g.Do(kernel.MatMul{Dst: dst, A: a, B: packed, M: m, N: n, K: k})
+	return dst
+}

@@ -1,0 +1,86 @@
+package model
+
+import (
+	"slices"
+
+	"github.com/pmp-seg/pmp/kernel"
+	"github.com/pmp-seg/pmp/weights"
+)
+
+// Load builds the model that a complete manifest describes on a device.
+func Load(m *weights.Manifest, device kernel.Device) (*Model, error) {
+	c, err := readConfig(m)
+	if err != nil {
+		return nil, err
+	}
+	return New(c, stored{m}, m.Vocabulary(), device)
+}
+
+// readConfig reads the manifest's configuration; sizes that the tensors
+// themselves tell are taken from them.
+func readConfig(m *weights.Manifest) (Config, error) {
+	f := m.Fields()
+	c := Config{
+		D: f.Int("d"), DM: f.Int("dm"), Heads: f.Int("heads"), Queries: f.Int("queries"), Layers: f.Int("layers"),
+		Size: f.Int("size"), PMP: f.Bool("pmp"),
+		Alpha: float32(f.Float("alpha")), Beta: float32(f.Float("beta")),
+		Kappa: float32(f.Float("kappa")), B0: float32(f.Float("b0")),
+		SeenHi: float32(f.Float("seen_hi")), SeenLo: float32(f.Float("seen_lo")),
+		Theta: float32(f.Float("theta")), Templates: f.Texts("templates"),
+	}
+	p := f.Fields("presence")
+	c.Presence = Presence{Bias: float32(p.Float("bias")), Logit: float32(p.Float("logit")), Peak: float32(p.Float("peak")), Prompts: float32(p.Float("prompts"))}
+	t := f.Fields("text")
+	c.Text = TextConfig{Layers: t.Int("layers"), Heads: t.Int("heads"), MaxTokens: t.Int("max_tokens")}
+	if err := f.Err(); err != nil {
+		return c, err
+	}
+	if m.Arch != "pmp-s" {
+		return c, ErrConfig
+	}
+	for _, s := range []struct {
+		name          string
+		rows, columns *int
+	}{
+		{"text.word_u", &c.Text.Vocab, &c.Text.Rank},
+		{"text.layers.0.linear1.weight", &c.Text.FFN, &c.Text.Width},
+		{"stage2.coef_u", &c.Rows, &c.Rank},
+		{"stage2.trained", &c.Trained, new(int)},
+	} {
+		tensor, err := m.Tensor(s.name)
+		if err != nil {
+			return c, err
+		}
+		if len(tensor.Shape) != 2 {
+			return c, ErrConfig
+		}
+		*s.rows, *s.columns = tensor.Shape[0], tensor.Shape[1]
+	}
+	return c, nil
+}
+
+// stored reads weights from a manifest.
+type stored struct{ *weights.Manifest }
+
+func (s stored) Check(name string, shape ...int) error {
+	t, err := s.Tensor(name)
+	if err != nil {
+		return err
+	}
+	if !slices.Equal(t.Shape, shape) {
+		return &weights.Error{Code: weights.CodeFormat, Text: "tensor \"" + name + "\" does not have the shape that this network needs; fetch weights and program of the same version"}
+	}
+	return nil
+}
+
+func (s stored) Read(name string, dst []float32) { s.mustTensor(name).Float32(dst) }
+
+func (s stored) ReadRow(name string, i int, dst []float32) { s.mustTensor(name).Row(i, dst) }
+
+func (s stored) mustTensor(name string) weights.Tensor {
+	t, err := s.Tensor(name)
+	if err != nil {
+		panic("model: tensor read before it was checked")
+	}
+	return t
+}

@@ -1,0 +1,89 @@
+package model
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// drawn turns a drawing into a map: '#' is well above the threshold of 0.5,
+// anything else well below.
+func drawn(rows []string) (s []float32, columns int) {
+	for _, c := range strings.Join(rows, "") {
+		x := float32(0.1)
+		if c == '#' {
+			x = 0.9
+		}
+		s = append(s, x)
+	}
+	return s, len(rows[0])
+}
+
+func TestTidy(t *testing.T) {
+	// 60 × 50 cells: a speck is less than 3 cells, and beside a region of 400
+	// cells an island needs 20.
+	const columns, rows = 60, 50
+	empty := func() [][]byte {
+		var d [][]byte
+		for range rows {
+			d = append(d, []byte(strings.Repeat(".", columns)))
+		}
+		return d
+	}
+	box := func(d [][]byte, x, y, w, h int, c byte) {
+		for j := y; j < y+h; j++ {
+			for i := x; i < x+w; i++ {
+				d[j][i] = c
+			}
+		}
+	}
+	for _, test := range []struct {
+		about        string
+		before, want func(d [][]byte)
+	}{
+		{"nothing", func(d [][]byte) {}, func(d [][]byte) {}},
+		{"everything", func(d [][]byte) { box(d, 0, 0, columns, rows, '#') }, func(d [][]byte) { box(d, 0, 0, columns, rows, '#') }},
+		{"a speck alone", func(d [][]byte) { box(d, 5, 5, 2, 1, '#') }, func(d [][]byte) {}},
+		{"a small thing alone", func(d [][]byte) { box(d, 5, 5, 3, 1, '#') }, func(d [][]byte) { box(d, 5, 5, 3, 1, '#') }},
+		{"an island beside a large one",
+			func(d [][]byte) { box(d, 0, 0, 20, 20, '#'); box(d, 40, 30, 19, 1, '#'); box(d, 30, 40, 20, 1, '#') },
+			func(d [][]byte) { box(d, 0, 0, 20, 20, '#'); box(d, 30, 40, 20, 1, '#') }},
+		{"corners do not join",
+			func(d [][]byte) { box(d, 0, 0, 20, 20, '#'); box(d, 20, 20, 4, 4, '#') },
+			func(d [][]byte) { box(d, 0, 0, 20, 20, '#') }},
+		{"rows do not wrap",
+			func(d [][]byte) { box(d, 40, 0, 20, 20, '#'); box(d, 0, 1, 4, 4, '#') },
+			func(d [][]byte) { box(d, 40, 0, 20, 20, '#') }},
+		{"holes",
+			func(d [][]byte) {
+				box(d, 0, 0, 20, 20, '#')
+				box(d, 3, 3, 2, 1, '.')
+				box(d, 10, 10, 3, 1, '.')
+			},
+			func(d [][]byte) { box(d, 0, 0, 20, 20, '#'); box(d, 10, 10, 3, 1, '.') }},
+	} {
+		before, want := empty(), empty()
+		test.before(before)
+		test.want(want)
+		text := func(d [][]byte) (rows []string) {
+			for _, r := range d {
+				rows = append(rows, string(r))
+			}
+			return rows
+		}
+		s, n := drawn(text(before))
+		tidy(s, n, 0.5)
+		wanted, _ := drawn(text(want))
+		same := func(a, b []float32) bool {
+			return slices.EqualFunc(a, b, func(x, y float32) bool { return (x > 0.5) == (y > 0.5) })
+		}
+		if !same(s, wanted) {
+			t.Errorf("%s: not as drawn", test.about)
+		}
+		again := slices.Clone(s)
+		tidy(again, n, 0.5)
+		if !same(again, s) {
+			t.Errorf("%s: tidying twice changes more than tidying once", test.about)
+		}
+	}
+}
