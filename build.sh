@@ -1,0 +1,216 @@
+#!/usr/bin/env bash
+# Builds, serves and tests everything. One line a step; the first failure stops it and says
+# what to do. Needs Go; what else a step needs, it names when it is missing.
+set -u
+cd "$(dirname "$0")"
+
+npm=dist/npm   # the npm package, unpacked
+site=dist/site # the demo page, ready for any static host
+
+# Budgets in bytes: what a first visitor downloads.
+engine_budget=900000
+weights_budget=16000000
+
+usage() {
+	cat <<'END'
+./build.sh           build the npm package (dist/npm) and the site (dist/site), print their sizes
+./build.sh serve     build what is missing, serve the site and print its address
+./build.sh test      run all tests, in Chromium and Firefox too (PMP_SKIP_BROWSERS=1: without them)
+./build.sh bench     compare speed with other engines (bench/run.sh)
+./build.sh deploy    upload the site to Cloudflare (needs Node and an account)
+./build.sh pack      build without printing sizes
+END
+}
+
+step() { printf '%-34s' "$1"; }
+done_() { echo "${1:-ok}"; }
+stop() { # what went wrong, what to do
+	echo "failed"
+	printf '%s\n' "$@" >&2
+	exit 1
+}
+
+# Runs a command quietly; if it fails, shows what it printed and stops with advice.
+try() {
+	local advice=$1 out
+	shift
+	if ! out=$("$@" 2>&1); then
+		echo "failed"
+		printf '%s\n\n%s\n' "$out" "$advice" >&2
+		exit 1
+	fi
+}
+
+# Runs Go tests and counts them; if one fails, shows what the failing ones printed.
+passed=0
+tests() {
+	local advice=$1 log
+	shift
+	log=$(mktemp)
+	if ! "$@" -v >"$log" 2>&1; then
+		echo "failed"
+		grep -vE '^ *(=== |--- (PASS|SKIP))|^(ok|PASS|\?) ?' "$log" | tail -n 120 >&2
+		printf '\n%s\n' "$advice" >&2
+		rm -f "$log"
+		exit 1
+	fi
+	local n
+	n=$(grep -cE '^ *--- PASS' "$log")
+	rm -f "$log"
+	passed=$((passed + n))
+	done_ "$n passed"
+}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+need_go() {
+	have go || stop "Go is missing. Install Go 1.26 or newer from https://go.dev/dl/ and put it on the PATH."
+}
+
+pack() {
+	step "engine"
+	need_go
+	mkdir -p $npm/weights
+	try "The engine does not compile; the messages above name the file and line." \
+		env GOOS=js GOARCH=wasm go build -trimpath -ldflags="-s -w" -o $npm/engine.wasm ./wasm
+	done_
+
+	step "npm package"
+	[ -f weights/default/manifest.json ] ||
+		stop "weights/default/manifest.json is missing: fetch the whole repository, or train a model (weights/train)."
+	cp js/*.js js/*.d.ts js/package.json $npm/
+	[ -f js/README.md ] && cp js/README.md $npm/
+	# Go's own JavaScript must be of the very version that compiled the engine.
+	rm -f $npm/wasm_exec.js
+	cp "$(go env GOROOT)/lib/wasm/wasm_exec.js" $npm/ ||
+		stop "This Go installation has no lib/wasm/wasm_exec.js. Install Go from https://go.dev/dl/."
+	rm -rf $npm/weights
+	mkdir -p $npm/weights
+	for f in weights/default/*; do
+		case $f in *.go) ;; *) cp "$f" $npm/weights/ ;; esac
+	done
+	chmod -R u+w $npm
+	done_ "$npm"
+
+	step "site"
+	rm -rf $site
+	mkdir -p $site/pmp
+	for f in site/*; do
+		[ "$f" = site/worker ] || cp -r "$f" $site/
+	done
+	cp -r $npm/*.js $npm/engine.wasm $npm/weights $site/pmp/
+	done_ "$site"
+}
+
+# The bytes of all given files together, each compressed as a host would.
+compressed() {
+	local sum=0 n f
+	for f in "$@"; do
+		if have brotli; then
+			n=$(brotli -q 11 -c "$f" | wc -c)
+		elif have node; then
+			n=$(node -e 'const z=require("zlib");const b=require("fs").readFileSync(process.argv[1]);console.log(z.brotliCompressSync(b,{params:{[z.constants.BROTLI_PARAM_SIZE_HINT]:b.length,[z.constants.BROTLI_PARAM_LGWIN]:24}}).length)' "$f")
+		else
+			n=$(gzip -9 -c "$f" | wc -c)
+		fi
+		sum=$((sum + n))
+	done
+	echo $sum
+}
+
+megabytes() { printf '%d.%03d MB' $(($1 / 1000000)) $(($1 % 1000000 / 1000)); }
+
+sizes() {
+	local how="brotli -q 11" n
+	# The budget means brotli, which every host has; where it is missing the size is only told.
+	have brotli || have node || { how="gzip -9; brotli, which the budget means, is smaller" && engine_budget=1200000; }
+	step "size of the engine"
+	n=$(compressed $npm/engine.wasm $npm/*.js)
+	[ "$n" -le $engine_budget ] ||
+		stop "The engine takes $(megabytes "$n") ($how), more than $(megabytes $engine_budget). See what it imports: GOOS=js GOARCH=wasm go list -deps ./wasm"
+	done_ "$(megabytes "$n") of $(megabytes $engine_budget) (wasm + kernels + js, $how)"
+	step "size of the weights"
+	# Hosts compress text on its way, but send shards as they are.
+	n=$(($(cat $npm/weights/*.safetensors | wc -c) + $(compressed $npm/weights/*.txt $npm/weights/*.json)))
+	[ "$n" -le $weights_budget ] ||
+		stop "The weights take $(megabytes "$n"), more than $(megabytes $weights_budget)."
+	done_ "$(megabytes "$n") of $(megabytes $weights_budget) (shards as they are, text $how)"
+}
+
+serve() {
+	pack
+	step "serve"
+	exec go run ./cmd/pmp serve "$@"
+}
+
+run_tests() {
+	local unformatted
+	pack
+	sizes
+	step "gofmt"
+	unformatted=$(gofmt -l .) || stop "gofmt found a file that is not Go."
+	[ -z "$unformatted" ] || stop "Not formatted: $unformatted" "Run: gofmt -w ."
+	done_
+	step "go vet"
+	try "Mend what go vet names." go vet ./...
+	try "Mend what go vet names." env GOOS=js GOARCH=wasm go vet ./wasm ./kernel/...
+	done_
+	step "go test"
+	# The browsers have steps of their own below.
+	# shellcheck disable=SC2046
+	tests "Run the failing package alone: go test -v PACKAGE" \
+		go test $(go list ./... | grep -v '/internal/browsertest$')
+	step "kernels in Node"
+	# A Go program in Node has room for 8 kB of environment, so it gets only what go itself needs.
+	if have node; then
+		tests "Run it alone: GOOS=js GOARCH=wasm go test -exec \"\$(go env GOROOT)/lib/wasm/go_js_wasm_exec\" ./kernel/simd" \
+			env -i HOME="$HOME" PATH="$PATH" GOCACHE="$(go env GOCACHE)" GOPATH="$(go env GOPATH)" GOFLAGS="$(go env GOFLAGS)" \
+			GOOS=js GOARCH=wasm go test -exec "$(go env GOROOT)/lib/wasm/go_js_wasm_exec" ./kernel/...
+	else
+		done_ "left out: Node is not installed (apt-get install nodejs)"
+	fi
+	if [ -n "${PMP_SKIP_BROWSERS:-}" ]; then
+		step "browsers"
+		done_ "left out, as PMP_SKIP_BROWSERS asks"
+		echo "$passed passed, 0 failed"
+		return
+	fi
+	for b in Chromium Firefox; do
+		step "the page in $b"
+		tests "Run it alone: go test -v -run $b ./internal/browsertest (PMP_ONLY=word runs some of its tests; PMP_SKIP_BROWSERS=1 leaves browsers out)" \
+			env PMP_NEED_BROWSERS=1 go test -count=1 -timeout 15m -run "$b" ./internal/browsertest
+	done
+	echo "$passed passed, 0 failed"
+}
+
+case ${1:-} in
+"")
+	pack
+	sizes
+	;;
+pack) pack ;;
+serve)
+	shift
+	serve "$@"
+	;;
+test) run_tests ;;
+bench)
+	step "bench"
+	[ -f bench/run.sh ] || stop "There is no bench/run.sh in this version."
+	echo
+	shift
+	exec bash bench/run.sh "$@"
+	;;
+deploy)
+	pack
+	step "deploy"
+	have npx || stop "Node is missing: install Node 20 or newer, or copy $site to any static host yourself."
+	echo
+	exec npx wrangler@4.80.0 pages deploy $site
+	;;
+-h | --help | help) usage ;;
+*)
+	usage >&2
+	exit 1
+	;;
+esac

@@ -1,0 +1,144 @@
+package browsertest
+
+import (
+	"encoding/json"
+	"math"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/pmp-seg/pmp/internal/photo"
+	"github.com/pmp-seg/pmp/kernel"
+	"github.com/pmp-seg/pmp/kernel/scalar"
+	"github.com/pmp-seg/pmp/kernel/simd"
+	"github.com/pmp-seg/pmp/model"
+	"github.com/pmp-seg/pmp/model/mask"
+	"github.com/pmp-seg/pmp/weights"
+)
+
+// scoreTolerance is how far a browser's score may lie from the command line's: decoders of JPEG
+// differ by a few grey values, and the SIMD kernels add in another order than pure Go.
+const scoreTolerance = 0.03
+
+// answered is what the suite sends of a segmented photo.
+type answered struct {
+	Photo     string
+	Tolerance float64 // the least intersection over union
+	Masks     []struct {
+		Text    string
+		Score   float64
+		Present bool
+		Area    int
+		BBox    [4]int
+		RLE     struct {
+			Size   [2]int
+			Counts string
+		}
+	}
+}
+
+// checkData compares a photo's masks from the browser with those of the same model run here.
+func checkData(t *testing.T, s *testServer, data []byte) {
+	var a answered
+	if err := json.Unmarshal(data, &a); err != nil {
+		t.Fatal(err)
+	}
+	if a.Photo == "" {
+		t.Logf("%s", data)
+		return
+	}
+	var prompts []string
+	for _, m := range a.Masks {
+		prompts = append(prompts, m.Text)
+	}
+	picture, result := native(t, filepath.Join(s.site, "examples", a.Photo), prompts)
+	pixels := make([]byte, picture.Width*picture.Height)
+	for i, m := range a.Masks {
+		want := result.Prompts[i]
+		if err := result.Mask(i, pixels); err != nil {
+			t.Fatal(err)
+		}
+		if m.RLE.Size != [2]int{picture.Height, picture.Width} {
+			t.Fatalf("%s: size %v, want %d×%d", m.Text, m.RLE.Size, picture.Height, picture.Width)
+		}
+		got, err := mask.FromRLE(m.RLE.Counts, picture.Width, picture.Height)
+		if err != nil {
+			t.Fatal(err)
+		}
+		iou := overlap(got, pixels)
+		t.Logf("%-12s score %.4f here %.4f, area %d here %d, IoU %.5f", m.Text, m.Score, want.Score, m.Area, mask.Area(pixels), iou)
+		if math.Abs(m.Score-float64(want.Score)) > scoreTolerance {
+			t.Errorf("%s: score %.4f in the browser, %.4f here", m.Text, m.Score, want.Score)
+		}
+		if m.Present != want.Present {
+			t.Errorf("%s: present is %v in the browser, %v here", m.Text, m.Present, want.Present)
+		}
+		if iou < a.Tolerance {
+			t.Errorf("%s: IoU with the command line's mask is %.5f, want at least %.3f", m.Text, iou, a.Tolerance)
+		}
+		if m.Area != mask.Area(got) || m.BBox != box(mask.BBox(got, picture.Width, picture.Height)) {
+			t.Errorf("%s: area %d and box %v are not the mask's", m.Text, m.Area, m.BBox)
+		}
+		if counts := mask.RLE(got, picture.Width, picture.Height); counts != m.RLE.Counts {
+			t.Errorf("%s: Go writes the same mask's run lengths differently", m.Text)
+		}
+	}
+}
+
+func box(b mask.Box) [4]int { return [4]int{b.X, b.Y, b.W, b.H} }
+
+// overlap is intersection over union; two empty masks are the same.
+func overlap(a, b []byte) float64 {
+	both, any := 0, 0
+	for i := range a {
+		both += int(a[i] & b[i])
+		any += int(a[i] | b[i])
+	}
+	if any == 0 {
+		return 1
+	}
+	return float64(both) / float64(any)
+}
+
+var loadNative = sync.OnceValues(func() (*model.Model, error) {
+	m, err := weights.Load(func(name string) ([]byte, error) {
+		return os.ReadFile(filepath.Join(root, "weights/default", name))
+	})
+	if err != nil {
+		return nil, err
+	}
+	var device kernel.Device = scalar.New()
+	if d, err := simd.New(); err == nil {
+		device = d
+	}
+	return model.Load(m, device)
+})
+
+// native segments a photo with the command line's engine.
+func native(t *testing.T, name string, prompts []string) (*model.Picture, *model.Result) {
+	m, err := loadNative()
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := photo.Read(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := m.NewPicture(img.Rect.Dx(), img.Rect.Dy())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	if err := p.Write(img.Pix); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Encode(); err != nil {
+		t.Fatal(err)
+	}
+	r, err := p.Segment(prompts, model.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p, r
+}

@@ -1,0 +1,213 @@
+package browsertest
+
+import (
+	"bytes"
+	"encoding/json"
+	"image/png"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pmp-seg/pmp/internal/photo"
+	"github.com/pmp-seg/pmp/internal/serve"
+)
+
+// testServer serves the built site in several ways, the suite, and damaged weights, and
+// collects what the suite reports.
+//
+//	/strict/…   the strict Content-Security-Policy, not isolated
+//	/isolated/… cross-origin isolated, every file under a wrong type
+//	/nowasm/…   a policy that forbids WebAssembly
+//	/nofile/…   without the engine's wasm_exec.js
+//	/nosimd/…   a worker whose browser seems to have no SIMD
+//	/damage/KIND/NAME  the weights, with one file spoilt
+//	/asked/PATH how often PATH was asked for
+//	/report     what the suite sends: one JSON object for each test, and one at the end
+type testServer struct {
+	*httptest.Server
+	site, suite string
+
+	mu       sync.Mutex
+	results  []result
+	asked    map[string]int // how often each path was asked for
+	finished chan struct{}
+}
+
+// result is what the suite says of one test.
+type result struct {
+	Test    string          `json:"test"`
+	Error   string          `json:"error"` // empty: passed
+	Skip    string          `json:"skip"`  // a reason
+	Millis  float64         `json:"millis"`
+	Data    json.RawMessage `json:"data"` // for checks on this side
+	Log     string          `json:"log"`  // not a test, only something to show if one fails
+	Finish  bool            `json:"finish"`
+	Browser string          `json:"browser"`
+}
+
+func newTestServer(t *testing.T, site, suite string) *testServer {
+	s := &testServer{site: site, suite: suite, asked: map[string]int{}, finished: make(chan struct{})}
+	s.Server = httptest.NewServer(http.HandlerFunc(s.serve))
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *testServer) serve(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	s.asked[r.URL.Path]++
+	s.mu.Unlock()
+	mode, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	h := w.Header()
+	switch mode {
+	case "report":
+		s.report(w, r)
+		return
+	case "strict":
+		h.Set("Content-Security-Policy", serve.CSP)
+		h.Set("X-Content-Type-Options", "nosniff")
+	case "isolated":
+		serve.Isolate(h)
+		if strings.HasSuffix(rest, ".wasm") || strings.HasSuffix(rest, ".json") {
+			h.Set("Content-Type", "text/plain")
+		}
+	case "nowasm":
+		h.Set("Content-Security-Policy", strings.ReplaceAll(serve.CSP, "'wasm-unsafe-eval'", ""))
+	case "nofile":
+		if strings.HasSuffix(rest, "wasm_exec.js") {
+			http.NotFound(w, r)
+			return
+		}
+	case "nosimd":
+		if strings.HasSuffix(rest, "worker.js") {
+			data, _ := os.ReadFile(filepath.Join(s.site, path.Clean("/"+rest)))
+			h.Set("Content-Type", "text/javascript")
+			w.Write(append([]byte("WebAssembly.validate = () => false;\n"), data...))
+			return
+		}
+	case "damage":
+		s.damage(w, r, rest)
+		return
+	case "asked":
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		json.NewEncoder(w).Encode(s.asked["/"+rest])
+		return
+	default:
+		http.NotFound(w, r)
+		return
+	}
+	h.Set("Cache-Control", "no-cache")
+	dir := s.site
+	if inner, ok := strings.CutPrefix(rest, "test/"); ok {
+		rest, dir = inner, s.suite
+		if mode == "strict" { // the suite shows the demo page in a frame
+			h.Set("Content-Security-Policy", serve.CSP+"; frame-src 'self'")
+		}
+	}
+	if name, ok := strings.CutSuffix(rest, ".as-png"); ok {
+		s.asPNG(w, name)
+		return
+	}
+	if rest == "" {
+		rest = "index.html"
+	}
+	http.ServeFileFS(w, r, os.DirFS(dir), path.Clean("/" + rest)[1:])
+}
+
+// asPNG sends a photo as a PNG of the pixels that Go decodes from it, so that decoders cannot
+// differ.
+func (s *testServer) asPNG(w http.ResponseWriter, name string) {
+	img, err := photo.Read(filepath.Join(s.site, path.Clean("/"+name)))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusNotFound)
+		return
+	}
+	w.Header().Set("Content-Type", "image/png")
+	png.Encode(w, img)
+}
+
+// damage sends weights with the first shard spoilt: "cut" ends it early, "flip" changes one
+// bit, "broken" drops the connection in the middle, "gone" has no shard, "html" has a page
+// where the manifest should be, "slow" takes its time.
+func (s *testServer) damage(w http.ResponseWriter, r *http.Request, rest string) {
+	kind, name, _ := strings.Cut(rest, "/")
+	data, err := os.ReadFile(filepath.Join(s.site, "pmp/weights", path.Clean("/"+name)))
+	if err != nil {
+		http.NotFound(w, r)
+		return
+	}
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	shard := strings.HasSuffix(name, ".safetensors")
+	switch {
+	case kind == "html" && name == "manifest.json":
+		h.Set("Content-Type", "text/html")
+		data = []byte("<!doctype html><title>Not found</title>")
+	case kind == "cut" && shard:
+		data = data[:len(data)/2]
+	case kind == "flip" && shard:
+		data = bytes.Clone(data)
+		data[len(data)/2] ^= 1
+	case kind == "gone" && shard:
+		http.NotFound(w, r)
+		return
+	case kind == "broken" && shard:
+		h.Set("Content-Length", "1000000000")
+		w.Write(data[:len(data)/2])
+		panic(http.ErrAbortHandler)
+	case kind == "slow" && shard:
+		for len(data) > 0 {
+			n := min(len(data), 1<<16)
+			if _, err := w.Write(data[:n]); err != nil {
+				return
+			}
+			w.(http.Flusher).Flush()
+			data = data[n:]
+			select {
+			case <-r.Context().Done():
+				return
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+		return
+	}
+	w.Write(data)
+}
+
+func (s *testServer) report(w http.ResponseWriter, r *http.Request) {
+	var got result
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<20)).Decode(&got); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.results = append(s.results, got)
+	if got.Finish {
+		close(s.finished)
+	}
+}
+
+// log is what the suite has said so far, for a failure message.
+func (s *testServer) log() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var b strings.Builder
+	for _, r := range s.results {
+		switch {
+		case r.Log != "":
+			b.WriteString("  page: " + r.Log + "\n")
+		case r.Error != "":
+			b.WriteString("  failed: " + r.Test + ": " + r.Error + "\n")
+		case r.Test != "":
+			b.WriteString("  passed: " + r.Test + "\n")
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,105 @@
+package browsertest
+
+import (
+	"io/fs"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+)
+
+const (
+	root = "../.."
+	// patience is how long the whole suite may take in one browser. It takes about a minute on two
+	// cores; a busy machine needs more.
+	patience = 8 * time.Minute
+)
+
+// needed says that a missing browser is a failure, as in ./build.sh test.
+var needed = os.Getenv("PMP_NEED_BROWSERS") != ""
+
+func TestChromium(t *testing.T)         { runSuite(t, chromium, "strict") }
+func TestChromiumIsolated(t *testing.T) { runSuite(t, chromium, "isolated") }
+func TestFirefox(t *testing.T)          { runSuite(t, firefox, "strict") }
+func TestFirefoxIsolated(t *testing.T)  { runSuite(t, firefox, "isolated") }
+
+// runSuite opens the suite in a browser and makes a subtest of each of its tests.
+func runSuite(t *testing.T, b browser, mode string) {
+	if _, err := b.path(); err != nil {
+		if needed {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	s := newTestServer(t, site(t), filepath.Join(root, "js/test"))
+	stop, err := b.start(s.URL + "/" + mode + "/test/suite.html?only=" + url.QueryEscape(os.Getenv("PMP_ONLY")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	finished := true
+	select {
+	case <-s.finished:
+	case <-time.After(patience):
+		finished = false
+	}
+	printed := stop()
+	if !finished {
+		t.Errorf("the suite did not come to its end within %v\nwhat the page said:\n%s\nwhat the browser printed:\n%s", patience, s.log(), printed)
+	}
+	for _, r := range s.results {
+		switch {
+		case r.Finish:
+			t.Log(r.Browser)
+		case r.Log != "":
+			t.Log("page: " + r.Log)
+		case r.Test != "":
+			t.Run(r.Test, func(t *testing.T) {
+				t.Logf("%.0f ms in the browser", r.Millis)
+				switch {
+				case r.Skip != "":
+					t.Skip(r.Skip)
+				case r.Error != "":
+					t.Fatal(r.Error)
+				case len(r.Data) > 0:
+					checkData(t, s, r.Data)
+				}
+			})
+		}
+	}
+}
+
+var (
+	built      sync.Once
+	buildError string
+)
+
+// site returns the built site. It builds it, so that a test never sees yesterday's engine.
+func site(t *testing.T) string {
+	if testing.Short() {
+		t.Skip("browser tests are not short")
+	}
+	dir, err := filepath.Abs(filepath.Join(root, "dist/site"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	built.Do(func() {
+		// go test keeps results for as long as the files that a test looked at stay as they are;
+		// what the build looks at it cannot see.
+		for _, from := range []string{"js", "site", "wasm", "model", "kernel", "weights"} {
+			filepath.WalkDir(filepath.Join(root, from), func(name string, _ fs.DirEntry, _ error) error {
+				os.Stat(name)
+				return nil
+			})
+		}
+		if out, err := exec.Command("bash", filepath.Join(root, "build.sh"), "pack").CombinedOutput(); err != nil {
+			buildError = string(out) + err.Error()
+		}
+	})
+	if buildError != "" {
+		t.Fatal("the site could not be built: ", buildError)
+	}
+	return dir
+}

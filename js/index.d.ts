@@ -1,0 +1,157 @@
+// Types of pmp-segment, written by hand; index.js says more about each call.
+
+/** What went wrong, for programs. */
+export type ErrorCode =
+  /** the page stopped it, by a signal or by close() */
+  | "aborted"
+  /** a file or picture could not be fetched */
+  | "network"
+  /** a file of the weights is not what the manifest says */
+  | "integrity"
+  /** a file is no manifest, no weights or no engine that this version reads */
+  | "format"
+  /** the browser gave too little memory */
+  | "out-of-memory"
+  /** the engine stopped; load a new Segmenter */
+  | "device-lost"
+  /** a picture, a prompt or an option cannot be used */
+  | "bad-input"
+  /** the browser, or a policy of the page, lacks something that is needed */
+  | "unsupported"
+  /** a bug of this package: please report it */
+  | "internal";
+
+/** Every error that this package throws on purpose. Its name is "AbortError" where code is "aborted". */
+export class PMPError extends Error {
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown });
+  readonly code: ErrorCode;
+}
+
+export type PictureSource =
+  | string
+  | URL
+  | Blob
+  | ImageData
+  | ImageBitmap
+  | HTMLImageElement
+  | HTMLCanvasElement
+  | HTMLVideoElement
+  | OffscreenCanvas
+  | VideoFrame;
+
+export interface Progress {
+  /** "download": weights arrive; "prepare": they are brought to the device; "ready": done. */
+  stage: "download" | "prepare" | "ready";
+  /** Bytes of the weights that are there. */
+  loaded: number;
+  /** Bytes of all weights; 0 until the manifest is there. */
+  total: number;
+}
+
+export interface LoadOptions {
+  /** Folder with manifest.json, or the manifest itself. Default: the folder weights beside index.js. */
+  weights?: string | URL;
+  /** "auto" (default) takes the fastest that works. */
+  device?: "auto" | "simd" | "scalar";
+  /** Keep the weights in the browser's Cache API. Default true. */
+  cache?: boolean;
+  onprogress?: (progress: Progress) => void;
+  signal?: AbortSignal;
+}
+
+export interface SegmentOptions {
+  /** How sure a pixel must be to count, between 0 and 1. Default: what the model was tuned to. */
+  threshold?: number;
+  /** Also make the label map. Default true. */
+  labelMap?: boolean;
+  signal?: AbortSignal;
+}
+
+export interface Report {
+  /** What runs: "simd", "simd (relaxed)" or "scalar"; empty before the model is loaded. */
+  device: string;
+  threads: number;
+  /** The devices that were not taken, and why. */
+  reasons: { device: string; reason: string }[];
+  /** Bytes. */
+  memory: { engine: number; kernels: number };
+  /** Bytes of the weights as downloaded. */
+  weights: number;
+  /** The last times by stage, in milliseconds. */
+  times: {
+    engine?: number;
+    weights?: number;
+    prepare?: number;
+    begin?: number;
+    pixels?: number;
+    encode?: number;
+    segment?: number;
+    masks?: number;
+  };
+  counts: { encode: number; segment: number };
+}
+
+/** A loaded model in a worker of its own. */
+export class Segmenter {
+  private constructor();
+  /** @throws {PMPError} aborted, network, integrity, format, out-of-memory, unsupported, bad-input */
+  static load(options?: LoadOptions): Promise<Segmenter>;
+  /** @throws {PMPError} aborted, bad-input, network (for a URL), out-of-memory, device-lost */
+  encode(source: PictureSource, options?: { signal?: AbortSignal }): Promise<Picture>;
+  report(): Report;
+  close(): void;
+}
+
+export interface SegmentResult {
+  /** One for each prompt, in the same order. */
+  masks: Mask[];
+  /** For each pixel, row by row, the index of the strongest prompt, or 255. Null if it was not wanted. */
+  labelMap: Uint8Array | null;
+  width: number;
+  height: number;
+}
+
+/** A picture that the model has looked at. */
+export class Picture {
+  private constructor();
+  readonly width: number;
+  readonly height: number;
+  /**
+   * @param prompts one string a mask; commas join synonyms: "sofa, couch". At most 255.
+   * @throws {PMPError} aborted, bad-input, out-of-memory, device-lost
+   */
+  segment(prompts: string | Iterable<string>, options?: SegmentOptions): Promise<SegmentResult>;
+  close(): void;
+}
+
+/** Red, green, blue and, if wanted, alpha, each 0 to 255. */
+export type Colour = [number, number, number] | [number, number, number, number];
+
+/** One answer. It needs neither the picture nor the Segmenter any more. */
+export class Mask {
+  private constructor();
+  /** The prompt. */
+  readonly text: string;
+  /** How sure the model is that the thing is in the picture at all, 0 to 1. */
+  readonly score: number;
+  /** Whether the thing counts as being in the picture. */
+  readonly present: boolean;
+  /** Pixels in the mask. */
+  readonly area: number;
+  /** [x, y, width, height] in pixels. */
+  readonly bbox: [number, number, number, number];
+  /** The picture's sides in pixels. */
+  readonly width: number;
+  readonly height: number;
+  /** One byte a pixel, row by row: 1 in the mask. */
+  toBytes(): Uint8Array;
+  /** COCO's compressed run-length encoding; size is [height, width]. */
+  rle(): { size: [number, number]; counts: string };
+  /** Outlines along pixel edges, [x0, y0, x1, y1, …]; holes run counter-clockwise. */
+  polygons(): number[][];
+  /** The mask in a colour (default white), transparent outside. */
+  toImageData(options?: { color?: Colour }): ImageData;
+  toImageBitmap(options?: { color?: Colour }): Promise<ImageBitmap>;
+  /** Default type: image/png. */
+  toBlob(options?: { color?: Colour; type?: string; quality?: number }): Promise<Blob>;
+}

@@ -1,0 +1,280 @@
+// pmp-segment: a picture and some words become masks, wholly in the browser.
+//
+//   import { Segmenter } from "pmp-segment";
+//   const seg = await Segmenter.load();
+//   const picture = await seg.encode(document.querySelector("img"));
+//   const { masks } = await picture.segment(["dog", "sofa, couch"]);
+//
+// This side of the worker checks what comes in, keeps the queue and wraps what
+// comes out; index.d.ts has the types.
+import { PMPError, aborted, checkAborted } from "./error.js";
+import { takePicture } from "./source.js";
+import { Mask } from "./mask.js";
+
+export { PMPError, Mask };
+
+/** More prompts than this do not fit into a label map, where 255 means "none". */
+const MAX_PROMPTS = 255;
+
+/** A worker that has not said a word after this many ms never will. */
+const START = 30_000;
+
+/** A loaded model in a worker of its own. */
+export class Segmenter {
+  #worker;
+  #start; // timer that runs until the worker has said something
+  #calls = new Map(); // id → {resolve, reject, onprogress} of what the worker is doing
+  #last = Promise.resolve(); // the end of the queue
+  #ids = 0;
+  #dead = null; // the error that every further call gets
+  #pictures = new Set();
+  #report = { device: "", threads: 1, reasons: [], memory: { engine: 0, kernels: 0 }, weights: 0, times: {}, counts: { encode: 0, segment: 0 } };
+
+  /** Use Segmenter.load(). */
+  constructor(key) {
+    if (key !== KEY) throw new TypeError("A Segmenter is made by: await Segmenter.load()");
+    try {
+      this.#worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+    } catch (e) {
+      throw new PMPError("unsupported", `The browser did not start a worker (${e.message}). Serve this package from the page's own origin, and allow worker-src 'self'.`, { cause: e });
+    }
+    this.#worker.onmessage = ({ data }) => this.#answer(data);
+    const missing = "Check that worker.js, error.js and wasm_exec.js lie beside index.js and that the browser knows module workers.";
+    // Firefox does not always tell that a file which the worker imports is missing.
+    this.#start = setTimeout(() => this.#end(new PMPError("unsupported", `The worker did not start in ${START / 1000} s. ${missing}`)), START);
+    this.#worker.onerror = (e) => {
+      e.preventDefault?.();
+      const why = e.message ? `: ${e.message}` : "";
+      this.#end(this.#report.device
+        ? new PMPError("device-lost", `The worker stopped${why}. Load a new Segmenter.`)
+        : new PMPError("unsupported", `The worker did not start${why}. ${missing}`));
+    };
+  }
+
+  /**
+   * Gets the engine and the weights and prepares them.
+   *
+   * @param {object} [options]
+   * @param {string|URL} [options.weights] folder with manifest.json, or the manifest itself; default: beside this file
+   * @param {"auto"|"simd"|"scalar"} [options.device] "auto" takes the fastest that works
+   * @param {boolean} [options.cache] keep the weights in the browser's Cache API; default true
+   * @param {(p: {stage: string, loaded: number, total: number}) => void} [options.onprogress] loaded and total are bytes
+   * @param {AbortSignal} [options.signal]
+   * @returns {Promise<Segmenter>}
+   * @throws {PMPError} aborted, network, integrity, format, out-of-memory, unsupported, bad-input
+   */
+  static async load({ weights, device = "auto", cache = true, onprogress, signal } = {}) {
+    checkAborted(signal);
+    if (!["auto", "simd", "scalar"].includes(device)) {
+      throw new PMPError("bad-input", `There is no device "${device}"; take "auto", "simd" or "scalar".`);
+    }
+    const seg = new Segmenter(KEY);
+    try {
+      const args = { weights: manifestURL(weights), device, cache };
+      const value = await seg.#call("load", args, { signal, onprogress });
+      Object.assign(seg.#report, { device: value.device, reasons: value.reasons, weights: value.bytes });
+      Object.assign(seg.#report.times, value.times);
+      return seg;
+    } catch (e) {
+      seg.close();
+      throw e;
+    }
+  }
+
+  /**
+   * Looks at a picture once; what comes back can be asked for any words.
+   *
+   * @param {import("./index.d.ts").PictureSource} source
+   * @param {{signal?: AbortSignal}} [options]
+   * @returns {Promise<Picture>}
+   * @throws {PMPError} aborted, bad-input, network (for a URL), out-of-memory, device-lost
+   */
+  async encode(source, { signal } = {}) {
+    this.#check(signal);
+    const { args, transfer } = await takePicture(source, signal);
+    const { width, height } = args;
+    let value;
+    try {
+      value = await this.#call("encode", args, {
+        signal,
+        transfer,
+        // The worker had begun when the page lost interest.
+        late: ({ picture }) => this.#call("close", { picture }).catch(() => {}),
+      });
+    } catch (e) {
+      args.bitmap?.close(); // does nothing if the worker has it
+      throw e;
+    }
+    this.#report.counts.encode++;
+    Object.assign(this.#report.times, value.times);
+    const picture = new Picture(KEY, width, height, {
+      segment: (args, signal) => this.#segment({ ...args, picture: value.picture }, signal),
+      close: () => {
+        this.#pictures.delete(picture);
+        if (!this.#dead) this.#call("close", { picture: value.picture }).catch(() => {});
+      },
+    });
+    this.#pictures.add(picture);
+    return picture;
+  }
+
+  async #segment(args, signal) {
+    this.#check(signal);
+    const value = await this.#call("segment", args, { signal });
+    this.#report.counts.segment++;
+    Object.assign(this.#report.times, value.times);
+    const masks = value.masks.map((m) => new Mask(m, args.width, args.height));
+    return { masks, labelMap: value.labels ?? null, width: args.width, height: args.height };
+  }
+
+  /**
+   * What runs and why: device, the devices that were not taken and the reasons,
+   * memory in bytes, the last times by stage in ms, and how often was encoded and segmented.
+   */
+  report() {
+    return structuredClone(this.#report);
+  }
+
+  /** Ends the worker and gives everything back. Calls that are waiting get "aborted". */
+  close() {
+    this.#end(new PMPError("aborted", "The Segmenter was closed."));
+  }
+
+  #check(signal) {
+    if (this.#dead) throw this.#dead;
+    checkAborted(signal);
+  }
+
+  /** Puts a call at the end of the queue. */
+  #call(call, args, { signal, transfer = [], onprogress, late } = {}) {
+    const turn = this.#last;
+    const promise = new Promise((resolve, reject) => {
+      const id = ++this.#ids;
+      let running = false;
+      const stop = () => {
+        reject(aborted(signal));
+        if (running) this.#worker.postMessage({ cancel: id });
+      };
+      signal?.addEventListener("abort", stop, { once: true });
+      this.#last = turn.then(() => {
+        if (signal?.aborted || this.#dead) {
+          reject(this.#dead ?? aborted(signal));
+          return;
+        }
+        running = true;
+        return new Promise((done) => {
+          const finish = (settle, ignored) => (v) => {
+            this.#calls.delete(id);
+            signal?.removeEventListener("abort", stop);
+            done();
+            if (signal?.aborted) ignored?.(v);
+            settle(v);
+          };
+          this.#calls.set(id, { resolve: finish(resolve, late), reject: finish(reject), onprogress: (p) => signal?.aborted || onprogress?.(p) });
+          try {
+            this.#worker.postMessage({ id, call, args }, transfer);
+          } catch (e) {
+            this.#calls.get(id).reject(new PMPError("bad-input", `The picture's pixels may not be read (${e.message}). If it comes from another origin, load it with crossorigin="anonymous" and let that host allow it.`, { cause: e }));
+          }
+        });
+      });
+    });
+    return promise;
+  }
+
+  #answer({ id, value, error, progress, memory }) {
+    clearTimeout(this.#start);
+    const call = this.#calls.get(id);
+    if (!call) return;
+    if (progress) return call.onprogress(progress);
+    if (memory) this.#report.memory = memory;
+    if (error) {
+      const e = new PMPError(error.code, error.message);
+      call.reject(e);
+      if (e.code === "device-lost") this.#end(e);
+    } else {
+      call.resolve(value);
+    }
+  }
+
+  #end(error) {
+    if (this.#dead) return;
+    this.#dead = error;
+    clearTimeout(this.#start);
+    this.#worker?.terminate();
+    for (const { reject } of [...this.#calls.values()]) reject(error);
+    this.#calls.clear();
+    for (const p of this.#pictures) p.close();
+  }
+}
+
+/** A picture that the model has looked at. Made by Segmenter.encode. */
+export class Picture {
+  #do;
+  #closed = false;
+
+  constructor(key, width, height, actions) {
+    if (key !== KEY) throw new TypeError("A Picture is made by: await segmenter.encode(source)");
+    this.#do = actions;
+    /** Sides in pixels. */
+    this.width = width;
+    this.height = height;
+  }
+
+  /**
+   * Finds the masks for some words. The picture is not encoded again.
+   *
+   * @param {string[]|string} prompts one string a mask; commas join synonyms: "sofa, couch"
+   * @param {object} [options]
+   * @param {number} [options.threshold] how sure a pixel must be, 0 to 1; default: what the model was tuned to
+   * @param {boolean} [options.labelMap] also make the label map; default true
+   * @param {AbortSignal} [options.signal]
+   * @throws {PMPError} aborted, bad-input, out-of-memory, device-lost
+   */
+  async segment(prompts, { threshold, labelMap = true, signal } = {}) {
+    if (this.#closed) throw new PMPError("bad-input", "This picture is closed; encode it again.");
+    const { width, height } = this;
+    return this.#do.segment({ prompts: checkPrompts(prompts), threshold: checkThreshold(threshold), labelMap, width, height }, signal);
+  }
+
+  /** Gives back the memory of this picture. Masks that were made stay good. */
+  close() {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#do.close();
+  }
+}
+
+// Only this module may call the constructors.
+const KEY = Symbol();
+
+function manifestURL(weights = new URL(/* @vite-ignore */ "./weights/", import.meta.url)) {
+  let url;
+  try {
+    url = new URL(weights, globalThis.document?.baseURI ?? globalThis.location?.href);
+  } catch (e) {
+    throw new PMPError("bad-input", `weights must be a URL, not ${String(weights)}.`, { cause: e });
+  }
+  if (url.pathname.endsWith(".json")) return url.href;
+  if (!url.pathname.endsWith("/")) url.pathname += "/";
+  return new URL("manifest.json", url).href;
+}
+
+function checkPrompts(prompts) {
+  const list = typeof prompts === "string" ? [prompts] : [...(prompts ?? [])];
+  if (list.length === 0) throw new PMPError("bad-input", 'There is no prompt. Give at least one word, like segment(["dog"]).');
+  if (list.length > MAX_PROMPTS) {
+    throw new PMPError("bad-input", `${list.length} prompts are too many; at most ${MAX_PROMPTS} fit into one call. Call segment several times: the picture is not encoded again.`);
+  }
+  return list.map((p) => {
+    if (typeof p !== "string") throw new PMPError("bad-input", `A prompt must be a string, not ${typeof p}.`);
+    if (!p.split(",").some((phrase) => phrase.trim())) throw new PMPError("bad-input", "A prompt is empty. Leave it out, or write a word.");
+    return p;
+  });
+}
+
+function checkThreshold(threshold) {
+  if (threshold === undefined) return undefined;
+  if (!(threshold > 0 && threshold < 1)) throw new PMPError("bad-input", `threshold must lie between 0 and 1, not ${threshold}.`);
+  return threshold;
+}

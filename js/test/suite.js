@@ -1,0 +1,648 @@
+// The suite as a page. It runs in any browser that opens suite.html, and sends each result to
+// the server that it came from (internal/browsertest), or shows it if that server does not
+// want it. The server offers the same files in several ways; the path says in which:
+// /strict/ under a strict Content-Security-Policy and not isolated, /isolated/ cross-origin
+// isolated and with wrong types.
+import { Segmenter, PMPError } from "../pmp/index.js";
+
+const mode = location.pathname.split("/")[1];
+const only = new URLSearchParams(location.search).get("only");
+const PHOTO = new URL("../examples/cat.jpg", location.href).href;
+const PNG = `${PHOTO}.as-png`; // the pixels that Go decodes from PHOTO
+const WORDS = ["cat", "dog", "sofa, couch", "helicopter"];
+
+const tests = [];
+/** Runs under /strict/ only, unless modes says more. f may return data for the server to check. */
+function test(name, f, modes = ["strict"]) {
+  if (modes.includes(mode) && (!only || name.includes(only))) tests.push({ name, f });
+}
+
+class Skip extends Error {}
+const violations = [];
+document.addEventListener("securitypolicyviolation", (e) => violations.push(`${e.violatedDirective} ${e.blockedURI}`));
+
+function check(ok, what) {
+  if (!ok) throw new Error(`not so: ${what}`);
+}
+
+function same(got, want, what) {
+  const [a, b] = [JSON.stringify(got), JSON.stringify(want)];
+  if (a !== b) throw new Error(`${what}: got ${a}, want ${b}`);
+}
+
+/** Expects a PMPError with a code and a message that a person can use. */
+async function fails(promise, code, pattern) {
+  let value;
+  try {
+    value = await promise;
+  } catch (e) {
+    if (!(e instanceof PMPError)) throw new Error(`want a PMPError ${code}, got ${e?.name}: ${e?.message}`);
+    if (e.code !== code) throw new Error(`want code ${code}, got ${e.code}: ${e.message}`);
+    check(e.message.length > 15, `"${e.message}" says something`);
+    if (pattern) check(pattern.test(e.message), `"${e.message}" matches ${pattern}`);
+    return e;
+  }
+  throw new Error(`want a PMPError ${code}, got ${typeof value}`);
+}
+
+const pause = (ms) => new Promise((r) => setTimeout(r, ms));
+
+/** One Segmenter for all tests that need nothing special. */
+let shared;
+const segmenter = () => (shared ??= Segmenter.load());
+
+/** Calls f with a Segmenter of its own. */
+async function withOwn(options, f) {
+  const seg = await Segmenter.load(options);
+  try {
+    return await f(seg);
+  } finally {
+    seg.close();
+  }
+}
+
+const blobOf = async (url) => (await fetch(url)).blob();
+
+async function canvasOf(url) {
+  const bitmap = await createImageBitmap(await blobOf(url));
+  const canvas = document.createElement("canvas");
+  Object.assign(canvas, { width: bitmap.width, height: bitmap.height });
+  canvas.getContext("2d", { willReadFrequently: true }).drawImage(bitmap, 0, 0);
+  return canvas;
+}
+
+/** A piece of the photo that is wide and low, and so quick even without SIMD. */
+async function strip() {
+  const canvas = await canvasOf(PNG);
+  return canvas.getContext("2d").getImageData(0, 120, canvas.width, 56);
+}
+
+/** What the server compares with its own answer. */
+const facts = ({ masks }) => masks.map((m) => ({ text: m.text, score: m.score, present: m.present, area: m.area, bbox: m.bbox, rle: m.rle() }));
+
+/** Intersection over union; two empty masks are the same. */
+function iou(a, b) {
+  const x = a.toBytes(), y = b.toBytes();
+  let both = 0, any = 0;
+  for (let i = 0; i < x.length; i++) {
+    both += x[i] & y[i];
+    any += x[i] | y[i];
+  }
+  return any ? both / any : 1;
+}
+
+// ---------------------------------------------------------------------------
+// Loading
+
+const everywhere = ["strict", "isolated"];
+
+test("load tells its progress", async () => {
+  await caches?.delete("pmp-weights").catch(() => {});
+  const seen = [];
+  const seg = await (shared = Segmenter.load({ onprogress: (p) => seen.push(p) }));
+  const stages = [...new Set(seen.map((p) => p.stage))];
+  same(stages, ["download", "prepare", "ready"], "stages");
+  for (let i = 1; i < seen.length; i++) check(seen[i].loaded >= seen[i - 1].loaded, `bytes only grow, at ${i}`);
+  const last = seen.at(-1);
+  check(last.total > 0 && last.loaded === last.total, `all bytes are there at the end: ${JSON.stringify(last)}`);
+  check(seen.filter((p) => p.stage === "download").length > 3, "there is progress on the way");
+  const report = seg.report();
+  check(["simd", "simd (relaxed)", "scalar"].includes(report.device), `a device runs: ${report.device}`);
+  check(report.reasons.every((r) => r.device && r.reason), "each device that does not run has a reason");
+  check(report.memory.engine > 0 && (report.device === "scalar" || report.memory.kernels > 1e6) && report.weights === last.total, "memory and weights are told");
+  return { report };
+}, everywhere);
+
+test("the page is isolated or not, as the server says", () => same(crossOriginIsolated, mode === "isolated", "crossOriginIsolated"), everywhere);
+
+test("weights stay in the cache", async () => {
+  if (!(await globalThis.caches?.open("x").catch(() => null))) throw new Skip("this browser has no Cache API here");
+  await segmenter();
+  const manifest = await (await fetch("../pmp/weights/manifest.json")).json();
+  const base = new URL("../pmp/weights/", location.href).pathname;
+  const asked = async () => (await fetch(`/asked${base}${manifest.shards[0].file}`)).json();
+  const before = await asked();
+  await withOwn({}, () => {});
+  same(await asked(), before, "downloads of the first shard");
+  // A damaged entry is noticed and replaced.
+  const cache = await caches.open("pmp-weights");
+  const key = (await cache.keys()).find((r) => r.url.includes(manifest.shards[0].file));
+  await cache.put(key, new Response(new Uint8Array(10)));
+  await withOwn({}, () => {});
+  same(await asked(), before + 1, "downloads after the entry was damaged");
+  check((await (await cache.match(key)).arrayBuffer()).byteLength === manifest.shards[0].size, "the entry is whole again");
+});
+
+test("weights may be an address of a folder or of a manifest", async () => {
+  await withOwn({ weights: "../pmp/weights" }, () => {});
+  await withOwn({ weights: new URL("../pmp/weights/manifest.json", location.href), cache: false }, () => {});
+  await fails(Segmenter.load({ weights: "http://[" }), "bad-input", /URL/);
+  await fails(Segmenter.load({ device: "abacus" }), "bad-input", /abacus/);
+});
+
+for (const [kind, code, pattern] of [
+  ["cut", "integrity", /safetensors/],
+  ["flip", "integrity", /safetensors/],
+  ["broken", "network", /safetensors/],
+  ["gone", "network", /404/],
+  ["html", "format", /manifest/],
+]) {
+  test(`damaged weights: ${kind}`, async () => {
+    const e = await fails(Segmenter.load({ weights: `/damage/${kind}/` }), code, pattern);
+    return { message: e.message };
+  });
+}
+
+test("a policy that forbids WebAssembly", async () => {
+  const { Segmenter, PMPError: Theirs } = await import("/nowasm/pmp/index.js");
+  const e = await Segmenter.load().catch((e) => e);
+  check(e instanceof Theirs, `an error: ${e}`);
+  same(e.code, "unsupported", "code");
+  check(/wasm-unsafe-eval/.test(e.message), e.message);
+});
+
+test("a file that is missing beside the worker", async () => {
+  const { Segmenter } = await import("/nofile/pmp/index.js");
+  const e = await Segmenter.load().catch((e) => e);
+  same(e.code, "unsupported", "code");
+  check(/wasm_exec/.test(e.message), e.message);
+});
+
+test("without SIMD pure Go runs, and says why", async () => {
+  const { Segmenter } = await import("/nosimd/pmp/index.js");
+  const seg = await Segmenter.load();
+  const report = seg.report();
+  same(report.device, "scalar", "device");
+  check(report.reasons.some((r) => r.device === "simd" && /SIMD/.test(r.reason)), JSON.stringify(report.reasons));
+  const picture = await seg.encode(await strip());
+  await picture.segment(["cat"]);
+  seg.close();
+  const e = await Segmenter.load({ device: "simd" }).catch((e) => e);
+  same(e.code, "unsupported", "code when only SIMD will do");
+});
+
+test("load can be stopped", async () => {
+  await fails(Segmenter.load({ signal: AbortSignal.abort() }), "aborted");
+  const controller = new AbortController();
+  const loading = Segmenter.load({
+    weights: "/damage/slow/",
+    signal: controller.signal,
+    onprogress: (p) => p.loaded > 0 && controller.abort(),
+  });
+  const e = await fails(loading, "aborted");
+  same(e.name, "AbortError", "name");
+});
+
+// ---------------------------------------------------------------------------
+// Seeing
+
+test("a PNG gives the command line's masks", async () => {
+  const seg = await segmenter();
+  const picture = await seg.encode(PNG);
+  const answer = await picture.segment(WORDS);
+  same(answer.labelMap.length, picture.width * picture.height, "label map's length");
+  check(answer.masks.some((m) => m.present), "something is found");
+  picture.close();
+  return { photo: "cat.jpg", tolerance: 0.995, masks: facts(answer) };
+}, everywhere);
+
+test("a JPEG gives the command line's masks", async () => {
+  const seg = await segmenter();
+  const picture = await seg.encode(PHOTO);
+  const answer = await picture.segment(WORDS);
+  picture.close();
+  return { photo: "cat.jpg", tolerance: 0.98, masks: facts(answer) };
+}, everywhere);
+
+test("new words do not encode again", async () => {
+  const seg = await segmenter();
+  const picture = await seg.encode(PHOTO);
+  const before = seg.report().counts;
+  const first = await picture.segment(["cat"]);
+  const second = await picture.segment(["helicopter", "cat"]);
+  const third = await picture.segment("cat");
+  const after = seg.report().counts;
+  same([after.encode - before.encode, after.segment - before.segment], [0, 3], "encodings and segmentations");
+  same(first.masks[0].rle(), third.masks[0].rle(), "the same word again");
+  check(iou(first.masks[0], second.masks[1]) > 0.5, "another word beside it changes little");
+  picture.close();
+  return { report: seg.report() };
+});
+
+test("an absent word is said to be absent", async () => {
+  const seg = await segmenter();
+  const picture = await seg.encode(PHOTO);
+  const { masks: [mask], labelMap } = await picture.segment(["helicopter"]);
+  same([mask.present, mask.area, mask.bbox], [false, 0, [0, 0, 0, 0]], "present, area, bbox");
+  check(mask.score < 0.5, `score ${mask.score}`);
+  check(labelMap.every((v) => v === 255), "the label map is empty");
+  same(mask.polygons(), [], "outlines");
+  picture.close();
+});
+
+test("pure Go answers like SIMD", async () => {
+  const image = await strip();
+  const words = ["cat", "sofa, couch", "eye"];
+  const answer = (device) => withOwn({ device }, async (seg) => {
+    check(seg.report().device.startsWith(device), `device ${seg.report().device}`);
+    const picture = await seg.encode(image);
+    return { answer: await picture.segment(words, { threshold: 0.3 }), report: seg.report() };
+  });
+  let simd;
+  try {
+    simd = await answer("simd");
+  } catch (e) {
+    throw e.code === "unsupported" ? new Skip("no SIMD here") : e;
+  }
+  const scalar = await answer("scalar");
+  simd.answer.masks.forEach((m, i) => {
+    const n = scalar.answer.masks[i];
+    check(Math.abs(m.score - n.score) < 1e-3, `scores of ${m.text}: ${m.score} and ${n.score}`);
+    check(iou(m, n) > 0.995, `masks of ${m.text}: IoU ${iou(m, n)}`);
+  });
+  return { simd: simd.report.times, scalar: scalar.report.times };
+});
+
+test("every kind of source gives the same mask", async () => {
+  const seg = await segmenter();
+  const canvas = await canvasOf(PNG);
+  const img = new Image();
+  img.src = PNG;
+  const offscreen = new OffscreenCanvas(canvas.width, canvas.height);
+  offscreen.getContext("2d").drawImage(canvas, 0, 0);
+  const blob = await blobOf(PNG);
+  const sources = {
+    ImageData: canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height),
+    canvas, img, offscreen, blob,
+    file: new File([blob], "cat.png", { type: "image/png" }),
+    bitmap: await createImageBitmap(canvas),
+    address: PNG,
+    URL: new URL(PNG),
+  };
+  if (globalThis.VideoFrame) sources.videoFrame = new VideoFrame(canvas, { timestamp: 0, alpha: "discard" });
+  let want;
+  for (const [name, source] of Object.entries(sources)) {
+    const picture = await seg.encode(source);
+    same([picture.width, picture.height], [canvas.width, canvas.height], `${name}'s size`);
+    const { masks: [mask] } = await picture.segment(["cat"]);
+    want ??= mask;
+    check(iou(mask, want) > 0.999, `${name}'s mask, IoU ${iou(mask, want)}`);
+    picture.close();
+  }
+  sources.videoFrame?.close();
+  check(sources.bitmap.width > 0 && sources.ImageData.data.length > 0, "what the page gave is still the page's");
+});
+
+test("transparent pixels count as white", async () => {
+  const seg = await segmenter();
+  const canvas = await canvasOf(PNG);
+  const context = canvas.getContext("2d");
+  context.clearRect(0, 0, canvas.width, canvas.height / 2);
+  const clear = await new Promise((r) => canvas.toBlob(r));
+  context.fillStyle = "white";
+  context.fillRect(0, 0, canvas.width, canvas.height / 2);
+  const answers = [];
+  for (const source of [clear, canvas]) {
+    const picture = await seg.encode(source);
+    answers.push((await picture.segment(["cat"], { threshold: 0.2 })).masks[0]);
+    picture.close();
+  }
+  check(Math.abs(answers[0].score - answers[1].score) < 1e-4 && iou(...answers) > 0.999, "both pictures look the same");
+});
+
+test("a mask comes in every form", async () => {
+  const seg = await segmenter();
+  const picture = await seg.encode(PHOTO);
+  const { masks: [mask] } = await picture.segment(["cat"]);
+  picture.close();
+  const { width, height } = mask;
+  const bytes = mask.toBytes();
+  same(bytes.reduce((a, b) => a + b, 0), mask.area, "area");
+  let [x0, y0, x1, y1] = [width, height, 0, 0];
+  bytes.forEach((v, i) => {
+    if (!v) return;
+    const x = i % width, y = Math.floor(i / width);
+    [x0, y0, x1, y1] = [Math.min(x0, x), Math.min(y0, y), Math.max(x1, x + 1), Math.max(y1, y + 1)];
+  });
+  same(mask.bbox, [x0, y0, x1 - x0, y1 - y0], "bbox");
+
+  const image = mask.toImageData({ color: [1, 2, 3] });
+  const inside = bytes.indexOf(1), outside = bytes.indexOf(0);
+  same([...image.data.slice(4 * inside, 4 * inside + 4)], [1, 2, 3, 255], "a pixel inside");
+  same(image.data[4 * outside + 3], 0, "alpha outside");
+  const bitmap = await mask.toImageBitmap();
+  same([bitmap.width, bitmap.height], [width, height], "bitmap's size");
+  const blob = await mask.toBlob();
+  same(blob.type, "image/png", "blob's type");
+
+  // The outlines, filled, are the mask.
+  const canvas = new OffscreenCanvas(width, height);
+  const context = canvas.getContext("2d");
+  let signed = 0;
+  for (const p of mask.polygons()) {
+    context.moveTo(p[0], p[1]);
+    for (let i = 2; i < p.length; i += 2) context.lineTo(p[i], p[i + 1]);
+    context.closePath();
+    for (let i = 0; i < p.length; i += 2) {
+      const j = (i + 2) % p.length;
+      signed += (p[i] * p[j + 1] - p[j] * p[i + 1]) / 2;
+    }
+  }
+  same(signed, mask.area, "area within the outlines, holes taken off");
+  context.fill();
+  const filled = context.getImageData(0, 0, width, height).data;
+  let wrong = 0;
+  for (let i = 0; i < bytes.length; i++) if ((filled[4 * i + 3] > 127) !== (bytes[i] === 1)) wrong++;
+  same(wrong, 0, "pixels that differ when the outlines are filled");
+});
+
+test("calls wait for each other", async () => {
+  const seg = await segmenter();
+  const order = [];
+  const note = (name) => (v) => (order.push(name), v);
+  const a = seg.encode(PHOTO).then(note("a"));
+  const b = seg.encode(PHOTO).then(note("b"));
+  const [p, q] = await Promise.all([a, b]);
+  const c = p.segment(["cat"]).then(note("c")), d = q.segment(["cat"]).then(note("d")), e = p.segment(["dog"]).then(note("e"));
+  const answers = await Promise.all([c, d, e]);
+  same(order.slice(2), ["c", "d", "e"], "order");
+  same(answers[0].masks[0].rle(), answers[1].masks[0].rle(), "two pictures, one answer");
+  p.close();
+  q.close();
+});
+
+// ---------------------------------------------------------------------------
+// What people do wrong
+
+test("pictures that cannot be used", async () => {
+  const seg = await segmenter();
+  const empty = document.createElement("canvas");
+  empty.width = 0;
+  await fails(seg.encode(empty), "bad-input", /empty/);
+  await fails(seg.encode(new Image()), "bad-input", /src/);
+  await fails(seg.encode(document.createElement("video")), "bad-input", /video/);
+  for (const odd of [null, undefined, 7, {}, [], document.body]) await fails(seg.encode(odd), "bad-input");
+  await fails(seg.encode(new Blob([])), "bad-input", /picture/);
+  await fails(seg.encode(new Blob(["no picture"], { type: "image/jpeg" })), "bad-input", /picture/);
+  const jpeg = new Uint8Array(await (await fetch(PHOTO)).arrayBuffer());
+  const png = new Uint8Array(await (await fetch(PNG)).arrayBuffer());
+  for (const part of [0.01, 0.5, 0.999]) {
+    await fails(seg.encode(new Blob([jpeg.slice(0, jpeg.length * part)])), "bad-input", /damaged/);
+    await fails(seg.encode(new Blob([png.slice(0, png.length * part)])), "bad-input", /damaged/);
+  }
+  const broken = new Image();
+  broken.src = "suite.js";
+  await fails(seg.encode(broken), "bad-input", /damaged|loaded/);
+  await fails(seg.encode("/damage/none/no-such-picture.jpg"), "network", /404/);
+  const gone = await createImageBitmap(await blobOf(PHOTO));
+  gone.close();
+  await fails(seg.encode(gone), "bad-input");
+  const picture = await seg.encode(PHOTO); // and goes on working
+  await picture.segment(["cat"]);
+  picture.close();
+});
+
+test("a corrupt JPEG gives an error or the picture as far as it goes", async () => {
+  const seg = await segmenter();
+  const jpeg = new Uint8Array(await (await fetch(PHOTO)).arrayBuffer());
+  for (let i = jpeg.length >> 1; i < (jpeg.length >> 1) + 400; i++) jpeg[i] = (jpeg[i] * 7 + 13) & 255;
+  try {
+    const picture = await seg.encode(new Blob([jpeg], { type: "image/jpeg" })); // browsers forgive much
+    await picture.segment(["cat"]);
+    picture.close();
+  } catch (e) {
+    same(e.code, "bad-input", "code");
+  }
+});
+
+test("a picture of more than 50 megapixels", async () => {
+  const seg = await segmenter();
+  const canvas = document.createElement("canvas");
+  Object.assign(canvas, { width: 8000, height: 7000 });
+  await fails(seg.encode(canvas), "bad-input", /8000.7000/);
+});
+
+test("pictures of odd shapes", async () => {
+  const seg = await segmenter();
+  for (const [width, height] of [[20000, 3], [3, 20000], [1, 1], [2, 700], [33, 31]]) {
+    const image = new ImageData(width, height);
+    image.data.forEach((_, i) => (image.data[i] = (i * 37) & 255));
+    const picture = await seg.encode(image);
+    const { masks, labelMap } = await picture.segment(["cat", "dog"], { threshold: 0.1 });
+    same([masks.length, labelMap.length], [2, width * height], `answer for ${width}×${height}`);
+    picture.close();
+  }
+});
+
+test("prompts that cannot be used", async () => {
+  const seg = await segmenter();
+  const picture = await seg.encode(PHOTO);
+  await fails(picture.segment([]), "bad-input", /no prompt/);
+  await fails(picture.segment(), "bad-input", /no prompt/);
+  await fails(picture.segment([""]), "bad-input", /empty/);
+  await fails(picture.segment(["cat", " , "]), "bad-input", /empty/);
+  await fails(picture.segment([7]), "bad-input", /string/);
+  await fails(picture.segment(Array.from({ length: 300 }, (_, i) => `thing ${i}`)), "bad-input", /255/);
+  for (const threshold of [0, 1, -1, NaN, "x"]) await fails(picture.segment(["cat"], { threshold }), "bad-input", /threshold/);
+  const odd = ["café", "猫", "🐈", "x".repeat(10_000), "\u0000\u0007", "cat ".repeat(200), "\ud800"];
+  same((await picture.segment(odd)).masks.length, odd.length, "answers to odd words");
+  same((await picture.segment(new Set(["cat"]))).masks.length, 1, "answers to a Set");
+  same((await picture.segment(Array.from({ length: 255 }, (_, i) => `thing ${i}`))).masks.length, 255, "answers to 255 words");
+  picture.close();
+});
+
+// ---------------------------------------------------------------------------
+// Stopping and closing
+
+test("encode and segment can be stopped", async () => {
+  const seg = await segmenter();
+  await fails(seg.encode(PHOTO, { signal: AbortSignal.abort() }), "aborted");
+  const running = new AbortController(), waiting = new AbortController();
+  const canvas = await canvasOf(PNG);
+  const a = seg.encode(canvas, { signal: running.signal });
+  const b = seg.encode(canvas, { signal: waiting.signal });
+  const c = seg.encode(canvas);
+  const checks = [fails(a, "aborted"), fails(b, "aborted")];
+  await pause(60);
+  running.abort();
+  waiting.abort();
+  await Promise.all(checks);
+  const picture = await c;
+  const before = seg.report().counts.segment;
+  const stop = new AbortController();
+  const d = picture.segment(["cat"], { signal: stop.signal });
+  stop.abort();
+  await fails(d, "aborted");
+  same((await picture.segment(["cat"])).masks.length, 1, "masks after a stopped call");
+  check(seg.report().counts.segment <= before + 2, "counts");
+  picture.close();
+});
+
+test("close in any state", async () => {
+  const seg = await Segmenter.load();
+  const picture = await seg.encode(PHOTO);
+  picture.close();
+  picture.close();
+  await fails(picture.segment(["cat"]), "bad-input", /closed/);
+  const other = await seg.encode(PHOTO);
+  const { masks } = await other.segment(["cat"]);
+  const calls = [seg.encode(PHOTO), seg.encode(PHOTO), other.segment(["cat"])].map((p) => fails(p, "aborted", /closed/));
+  seg.close();
+  seg.close();
+  await Promise.all(calls);
+  await fails(seg.encode(PHOTO), "aborted", /closed/);
+  await fails(other.segment(["cat"]), "bad-input", /closed/);
+  other.close();
+  check(masks[0].toBytes().length === masks[0].width * masks[0].height, "masks outlive the Segmenter");
+  let thrown = 0;
+  try { new Segmenter(); } catch { thrown++; }
+  same(thrown, 1, "a constructor that is not for the page throws");
+});
+
+test("memory does not grow with pictures", async () => {
+  await withOwn({}, async (seg) => {
+    const use = [];
+    for (let i = 0; i < 6; i++) {
+      const picture = await seg.encode(PHOTO);
+      await picture.segment(["cat"]);
+      picture.close();
+      await picture.segment(["cat"]).catch(() => {});
+      const { engine, kernels } = seg.report().memory;
+      use.push(engine + kernels);
+    }
+    check(use.at(-1) <= use[1] * 1.1, `bytes after each picture: ${use}`);
+  });
+});
+
+// ---------------------------------------------------------------------------
+// The element and the demo page
+
+test("<pmp-segment>", async () => {
+  await import("../pmp/element.js");
+  const element = document.createElement("pmp-segment");
+  const next = (type) => new Promise((resolve, reject) => {
+    element.addEventListener(type, (e) => resolve(e.detail), { once: true });
+    if (type !== "error") element.addEventListener("error", (e) => reject(e.detail), { once: true });
+  });
+  element.src = PHOTO;
+  element.prompts = "cat; sofa, couch; helicopter";
+  document.body.append(element);
+  const result = await next("segmented");
+  same(result.masks.map((m) => m.text), ["cat", "sofa, couch", "helicopter"], "prompts");
+  check(element.shadowRoot.textContent.includes("not in this picture"), "the absent word is listed as absent");
+  element.prompts = "cat";
+  same((await next("segmented")).masks.length, 1, "masks after the prompts changed");
+  element.src = "/damage/none/no-such-picture.jpg";
+  same((await next("error")).code, "network", "code for a missing picture");
+  element.remove();
+});
+
+test("the demo page", async () => {
+  const frame = document.createElement("iframe");
+  Object.assign(frame, { width: 1000, height: 900, src: "../" });
+  document.body.append(frame);
+  const until = async (what, f) => {
+    for (let i = 0; i < 900; i++) {
+      try {
+        const v = f();
+        if (v) return v;
+      } catch { /* not there yet */ }
+      await pause(100);
+    }
+    throw new Error(`waited in vain until ${what}; the page says: ${frame.contentDocument?.body?.innerText.slice(0, 400)}`);
+  };
+  const page = () => frame.contentDocument;
+  const done = () => page().documentElement.dataset.state === "done";
+  await until("the example is segmented", done);
+  const view = frame.contentWindow;
+  let shift = null;
+  if (view.PerformanceObserver.supportedEntryTypes.includes("layout-shift")) {
+    shift = await new Promise((resolve) => {
+      let sum = 0;
+      const observer = new view.PerformanceObserver((list) => list.getEntries().forEach((e) => e.hadRecentInput || (sum += e.value)));
+      observer.observe({ type: "layout-shift", buffered: true });
+      setTimeout(() => resolve(sum), 200);
+    });
+    check(shift < 0.02, `the layout does not shift: ${shift}`);
+  }
+  const notes = () => [...page().querySelectorAll("#chips .chip")].map((c) => [c.querySelector("b").textContent, c.querySelector("small").textContent]);
+  check(notes().length >= 2 && notes().every(([, note]) => /sure|not in this picture/.test(note)), `every word has an answer: ${JSON.stringify(notes())}`);
+  check(notes().some(([, note]) => /sure/.test(note)), "something is found");
+  check(page().querySelectorAll("#labels span").length > 0, "names stand in the picture");
+  const paint = page().getElementById("paint");
+  const painted = () => paint.getContext("2d").getImageData(0, 0, paint.width, paint.height).data.some((v) => v > 0);
+  check(painted(), "masks are painted");
+
+  const type = async (text) => {
+    const input = page().getElementById("word");
+    input.value = text;
+    page().getElementById("form").requestSubmit();
+    await pause(0);
+    await until("the new word has its answer", done);
+  };
+  const encodes = page().documentElement.dataset.encodes;
+  await type("zebra");
+  same(notes().at(-1), ["zebra", "not in this picture"], "the absent word");
+  check(page().querySelector(".chip:last-child").classList.contains("absent"), "an absent word looks absent");
+  await type(" sofa ,couch ");
+  same(notes().at(-1)[0], "sofa, couch", "synonyms");
+  same(page().documentElement.dataset.encodes, encodes, "encodings after new words");
+
+  const before = notes().length;
+  page().querySelector(".chip:last-child .remove").click();
+  await pause(0);
+  await until("a word less", done);
+  same(notes().length, before - 1, "words");
+  check(page().querySelector(".chip .remove").getAttribute("aria-label").startsWith("Remove "), "the buttons have names");
+
+  page().querySelector(".chip .name").click();
+  same(page().querySelectorAll("#labels span").length, 1, "names while one word is shown alone");
+  page().querySelector(".chip .name").click();
+
+  // An own picture, dropped in.
+  const transfer = new view.DataTransfer();
+  transfer.items.add(new view.File([await blobOf(new URL("../examples/cat.jpg", location.href))], "own.jpg", { type: "image/jpeg" }));
+  page().dispatchEvent(new view.DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
+  await until("the page notices", () => page().documentElement.dataset.state === "working");
+  await until("the own picture is segmented", done);
+  check(page().getElementById("photo").src.startsWith("blob:"), "the own picture is shown");
+  same(page().documentElement.dataset.encodes, String(Number(encodes) + 1), "encodings after a new picture");
+
+  // A file that is no picture.
+  const bad = new view.DataTransfer();
+  bad.items.add(new view.File(["no"], "no.jpg", { type: "image/jpeg" }));
+  page().dispatchEvent(new view.DragEvent("drop", { dataTransfer: bad, bubbles: true, cancelable: true }));
+  await until("the page says what is wrong", () => page().getElementById("status").classList.contains("wrong"));
+
+  frame.remove();
+  return { shift };
+});
+
+test("nothing broke the Content-Security-Policy", () => same(violations, [], "violations"), everywhere);
+
+// ---------------------------------------------------------------------------
+
+const shown = document.getElementById("log");
+
+async function send(what) {
+  shown.textContent += `${what.test ?? what.log ?? "finished"}${what.error ? `: FAILED: ${what.error}` : what.test ? ": ok" : ""}\n`;
+  await fetch("/report", { method: "POST", body: JSON.stringify(what) }).catch(() => {});
+}
+
+addEventListener("error", (e) => send({ log: `error: ${e.message}` }));
+addEventListener("unhandledrejection", (e) => send({ log: `unhandled: ${e.reason?.stack ?? e.reason}` }));
+
+for (const { name, f } of tests) {
+  const start = performance.now();
+  const outcome = { test: name };
+  try {
+    // In the long run every test ends; one that hangs must not hide the others.
+    outcome.data = await Promise.race([f(), pause(120_000).then(() => { throw new Error("no end after two minutes"); })]);
+  } catch (e) {
+    if (e instanceof Skip) outcome.skip = e.message;
+    else outcome.error = e instanceof PMPError ? `${e.code}: ${e.message}` : `${e.message}`;
+  }
+  outcome.millis = performance.now() - start;
+  await send(outcome);
+}
+await send({ finish: true, browser: navigator.userAgent });

@@ -1,0 +1,408 @@
+// The worker that holds the engine. It answers one message at a time; the page's
+// side (index.js) keeps the queue. A message is {id, call, args} or {cancel: id}, an
+// answer {id, value}, {id, error: {code, message}} or {id, progress}.
+import "./wasm_exec.js";
+import { PMPError, aborted, checkAborted } from "./error.js";
+
+/** Rows of pixels are read from the canvas in pieces of about this many pixels. */
+const PIECE = 1 << 22;
+/** Files on the way at the same time. */
+const DOWNLOADS = 3;
+/** How often a file is asked for again after the network failed, and how long to wait before, in ms. */
+const WAITS = [400, 1500];
+const CACHE = "pmp-weights";
+/** What people who use a bundler meet first: bundlers do not carry the weights along. */
+const WHERE = 'If a bundler packed the page, copy the folder node_modules/pmp-segment/weights to the site and pass its address: Segmenter.load({weights: "/weights/"}).';
+
+const controllers = new Map();
+/** What Go exports, see wasm/calls.go; null before load and after the engine has stopped. */
+let go = null;
+/** The engine's WebAssembly memory, and that of the kernels, which pure Go does not have. */
+let engineMemory = null, kernelMemory = null;
+
+self.onmessage = async ({ data: { id, call, args, cancel } }) => {
+  if (cancel !== undefined) {
+    controllers.get(cancel)?.abort();
+    return;
+  }
+  const controller = new AbortController();
+  controllers.set(id, controller);
+  try {
+    const transfer = [];
+    const value = await calls[call](args, {
+      signal: controller.signal,
+      transfer,
+      progress: (p) => self.postMessage({ id, progress: p }),
+    });
+    self.postMessage({ id, value, memory: memoryUse() }, transfer);
+  } catch (e) {
+    const error = e instanceof PMPError ? e : new PMPError("internal", String(e?.message ?? e));
+    self.postMessage({ id, error: { code: error.code, message: error.message } });
+  } finally {
+    controllers.delete(id);
+  }
+};
+
+self.postMessage({ id: 0 }); // all that this file imports is there
+
+/** Calls a function of the engine; its errors become PMPErrors. */
+function engine(name, ...args) {
+  if (!go) throw new PMPError("device-lost", "The engine has stopped. Load a new Segmenter.");
+  let out;
+  try {
+    out = go[name](...args);
+  } catch (e) {
+    // Go's own runtime gives up only when memory is exhausted or on a bug of ours.
+    go = null;
+    throw new PMPError("device-lost", `The engine stopped (${e.message}). Load a new Segmenter, and use smaller pictures if this happens again.`);
+  }
+  if (out?.error) throw new PMPError(out.error.code, out.error.message);
+  if (out === undefined) {
+    go = null;
+    throw new PMPError("device-lost", "The engine stopped, most likely for lack of memory. Load a new Segmenter and use a smaller picture.");
+  }
+  return out;
+}
+
+function memoryUse() {
+  return { engine: engineMemory?.buffer.byteLength ?? 0, kernels: kernelMemory?.buffer.byteLength ?? 0 };
+}
+
+const calls = {
+  /** Gets engine and weights, and brings the weights to a device. */
+  async load({ weights, device, cache }, { signal, progress }) {
+    const times = {};
+    const time = stopwatch(times);
+    progress({ stage: "download", loaded: 0, total: 0 });
+    const [manifest] = await Promise.all([getManifest(weights, cache, signal), startEngine(signal)]);
+    time("engine");
+    const files = readManifest(manifest);
+    await getFiles(files, manifest.url, cache, signal, progress);
+    time("weights");
+    checkAborted(signal);
+    const total = files.reduce((sum, f) => sum + f.size, 0);
+    progress({ stage: "prepare", loaded: total, total });
+    await breath();
+    const { device: name, reasons, memory } = engine("load", device);
+    kernelMemory = memory ?? null;
+    time("prepare");
+    progress({ stage: "ready", loaded: total, total });
+    return { device: name, reasons, times, bytes: total };
+  },
+
+  /** Puts a picture's pixels where the kernels read them, and encodes them. */
+  encode({ bitmap, pixels, width, height }) {
+    const times = {};
+    const time = stopwatch(times);
+    const picture = engine("begin", width, height);
+    try {
+      time("begin");
+      if (kernelMemory) {
+        // The buffer is asked for only now, since begin may have made the memory grow.
+        const target = new Uint8Array(kernelMemory.buffer, picture.address, 4 * width * height);
+        if (pixels) target.set(pixels);
+        else readBitmap(bitmap, width, height, (offset, piece) => target.set(piece, offset));
+      } else {
+        if (!pixels) {
+          pixels = new Uint8Array(4 * width * height);
+          readBitmap(bitmap, width, height, (offset, piece) => pixels.set(piece, offset));
+        }
+        engine("pixels", picture.id, pixels);
+      }
+      time("pixels");
+      engine("encode", picture.id);
+      time("encode");
+    } catch (e) {
+      if (go) engine("close", picture.id);
+      throw e;
+    } finally {
+      bitmap?.close();
+    }
+    return { picture: picture.id, times };
+  },
+
+  /** Finds the masks. They leave as run lengths, which are small and quick to paint. */
+  segment({ picture, prompts, threshold, width, height, labelMap }, { transfer }) {
+    const times = {};
+    const time = stopwatch(times);
+    const masks = engine("segment", picture, prompts, threshold);
+    time("segment");
+    const bytes = new Uint8Array(width * height);
+    for (const [i, m] of masks.entries()) {
+      if (m.present) engine("mask", picture, i, bytes);
+      Object.assign(m, m.present ? measure(bytes, width) : { runs: new Uint32Array(0), area: 0, bbox: [0, 0, 0, 0] });
+      transfer.push(m.runs.buffer);
+    }
+    let labels;
+    if (labelMap) {
+      labels = bytes; // no longer needed for masks
+      engine("labels", picture, labels);
+      transfer.push(labels.buffer);
+    }
+    time("masks");
+    return { masks, labels, times };
+  },
+
+  close({ picture }) {
+    if (go) engine("close", picture);
+  },
+};
+
+/** Writes the time since the last call, in ms, into `times`. */
+function stopwatch(times) {
+  let last = performance.now();
+  return (name) => {
+    const now = performance.now();
+    times[name] = now - last;
+    last = now;
+  };
+}
+
+/** Lets messages that are already on their way arrive. */
+const breath = () => new Promise((r) => setTimeout(r, 0));
+
+/** Reads the pixels of a bitmap as RGBA, in pieces, so that no second whole copy is needed. */
+function readBitmap(bitmap, width, height, put) {
+  const rows = Math.max(1, Math.min(height, Math.floor(PIECE / width)));
+  const canvas = new OffscreenCanvas(width, rows);
+  const context = canvas.getContext("2d", { willReadFrequently: true, alpha: false, colorSpace: "srgb" });
+  if (!context) throw new PMPError("out-of-memory", "The browser gave no canvas to read the picture with. Close other pictures or use a smaller one.");
+  for (let y = 0; y < height; y += rows) {
+    const n = Math.min(rows, height - y);
+    // What is transparent in the picture counts as white.
+    context.fillStyle = "#fff";
+    context.fillRect(0, 0, width, n);
+    context.drawImage(bitmap, 0, -y);
+    put(4 * y * width, context.getImageData(0, 0, width, n, { colorSpace: "srgb" }).data);
+  }
+}
+
+/**
+ * A mask's area, its box, and the lengths of its runs of 0 and 1, in turn and starting with 0,
+ * row by row. indexOf is the fastest way to look for a byte that a browser has.
+ */
+function measure(bytes, width) {
+  let runs = new Uint32Array(1024);
+  let n = 0, area = 0, left = width, right = 0, top = 0, bottom = 0;
+  for (let at = 0, value = 0; at < bytes.length; value = 1 - value) {
+    let end = bytes.indexOf(1 - value, at);
+    if (end < 0) end = bytes.length;
+    if (value) {
+      const first = Math.floor(at / width), last = Math.floor((end - 1) / width);
+      if (!area) top = first;
+      bottom = last + 1;
+      // A run that goes on in the next row touches both sides.
+      left = first < last ? 0 : Math.min(left, at - first * width);
+      right = first < last ? width : Math.max(right, end - first * width);
+      area += end - at;
+    }
+    if (n === runs.length) {
+      const more = new Uint32Array(2 * n);
+      more.set(runs);
+      runs = more;
+    }
+    runs[n++] = end - at;
+    at = end;
+  }
+  return { runs: runs.slice(0, n), area, bbox: area ? [left, top, right - left, bottom - top] : [0, 0, 0, 0] };
+}
+
+// ---------------------------------------------------------------------------
+// The engine
+
+async function startEngine(signal) {
+  const url = new URL("./engine.wasm", import.meta.url);
+  const response = await get(url, { signal });
+  const runtime = new self.Go();
+  let instance;
+  try {
+    if (response.headers.get("content-type") === "application/wasm") {
+      ({ instance } = await WebAssembly.instantiateStreaming(response, runtime.importObject));
+    } else {
+      // Some hosts send another type, which the streaming call refuses.
+      const bytes = await response.arrayBuffer();
+      if (new DataView(bytes).getUint32(0) !== 0x0061736d) {
+        throw new PMPError("format", `${url} is not WebAssembly: the host sent something else, perhaps a page for "not found".`);
+      }
+      ({ instance } = await WebAssembly.instantiate(bytes, runtime.importObject));
+    }
+  } catch (e) {
+    if (e instanceof PMPError) throw e;
+    checkAborted(signal);
+    if (e instanceof WebAssembly.CompileError && /Content.Security|unsafe-eval|CSP/i.test(e.message)) {
+      throw new PMPError("unsupported", "The page's Content-Security-Policy forbids WebAssembly. Add 'wasm-unsafe-eval' to script-src, on the worker's response too.", { cause: e });
+    }
+    if (e instanceof RangeError) throw new PMPError("out-of-memory", `The engine could not get its memory (${e.message}). Close other tabs.`, { cause: e });
+    throw new PMPError(e instanceof TypeError ? "network" : "unsupported", `The engine ${url} could not be started: ${e.message}`, { cause: e });
+  }
+  const host = (self.pmpHost = {});
+  // By the time run returns its promise, Go's main has filled in its functions.
+  runtime.run(instance).catch(() => {}).finally(() => (go = null));
+  engineMemory = instance.exports.mem;
+  go = host;
+}
+
+// ---------------------------------------------------------------------------
+// Files
+
+/** fetch, with errors that say what to do, and tried again where that helps. */
+async function get(url, { signal, ...options }) {
+  for (let attempt = 0; ; attempt++) {
+    let response, cause;
+    try {
+      response = await fetch(url, { signal, ...options });
+      if (response.ok) return response;
+    } catch (e) {
+      checkAborted(signal);
+      cause = e;
+    }
+    const hopeless = response && response.status < 500 && response.status !== 429;
+    if (hopeless || attempt >= WAITS.length) {
+      const what = response ? `the host answered ${response.status}` : cause.message;
+      throw new PMPError("network", `${url} could not be fetched (${what}). Check the connection and that the file is there.`, { cause });
+    }
+    await pause(WAITS[attempt], signal);
+  }
+}
+
+function pause(ms, signal) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, ms);
+    signal.addEventListener("abort", () => { clearTimeout(timer); reject(aborted(signal)); }, { once: true });
+  });
+}
+
+/** The cache, or null where there is none (private windows, plain http) or the page does not want it. */
+async function openCache(wanted) {
+  try {
+    return wanted ? await caches.open(CACHE) : null;
+  } catch {
+    return null;
+  }
+}
+
+function readManifest({ url, bytes }) {
+  try {
+    return engine("open", bytes);
+  } catch (e) {
+    if (e.code === "format") throw new PMPError("format", `${url} is not a manifest of PMP weights: ${e.message}. ${WHERE}`);
+    throw e;
+  }
+}
+
+/** The manifest comes from the network so that updates are seen, and from the cache when offline. */
+async function getManifest(url, cache, signal) {
+  const store = await openCache(cache);
+  try {
+    const response = await get(url, { signal, cache: "no-cache" });
+    const bytes = new Uint8Array(await response.arrayBuffer());
+    await store?.put(url, new Response(bytes)).catch(() => {});
+    return { url, bytes };
+  } catch (e) {
+    const kept = e.code === "network" && (await store?.match(url).catch(() => null));
+    if (kept) return { url, bytes: new Uint8Array(await kept.arrayBuffer()) };
+    checkAborted(signal);
+    throw new PMPError("network", e instanceof PMPError ? `${e.message} ${WHERE}` : `${url} could not be read (${e.message}).`, { cause: e });
+  }
+}
+
+/**
+ * Gets all files, a few at a time, and gives each to the engine as soon as it is there.
+ * A file that was checked is kept in the cache, so that a broken download goes on
+ * with the files that are missing.
+ */
+async function getFiles(files, base, cache, signal, progress) {
+  const store = await openCache(cache);
+  const total = files.reduce((sum, f) => sum + f.size, 0);
+  const loaded = new Map();
+  let told = 0;
+  const tell = (file, bytes) => {
+    loaded.set(file, bytes);
+    const sum = [...loaded.values()].reduce((a, b) => a + b, 0);
+    // A message for each network packet would be too many.
+    if (sum === total || sum < told || sum - told > total / 200) progress({ stage: "download", loaded: (told = sum), total });
+  };
+  const stop = new AbortController();
+  const all = AbortSignal.any ? AbortSignal.any([signal, stop.signal]) : signal;
+  const waiting = [...files];
+  const one = async () => {
+    for (let file; (file = waiting.shift()); ) await getFile(file, base, store, all, (n) => tell(file, n));
+  };
+  try {
+    await Promise.all(Array.from({ length: DOWNLOADS }, one));
+  } catch (e) {
+    waiting.length = 0;
+    stop.abort(); // the other files of this load
+    checkAborted(signal);
+    throw e;
+  }
+  tidy(store, base, files);
+}
+
+async function getFile(file, base, store, signal, tell) {
+  const url = new URL(file.name, base).href;
+  const key = `${url}?sha256=${file.sha256}`;
+  try {
+    const kept = await store?.match(key);
+    if (kept) {
+      engine("add", file.name, new Uint8Array(await kept.arrayBuffer()));
+      tell(file.size);
+      return;
+    }
+  } catch {
+    store.delete(key).catch(() => {}); // damaged in the cache: get it anew
+  }
+  checkAborted(signal);
+  let bytes;
+  try {
+    bytes = await body(file, await get(url, { signal }), signal, tell);
+    engine("add", file.name, bytes);
+  } catch (e) {
+    if (!["integrity", "network"].includes(e.code)) throw e;
+    checkAborted(signal);
+    // What lies in the browser's HTTP cache may be damaged or old: ask the host itself, once.
+    tell(0);
+    bytes = await body(file, await get(url, { signal, cache: "reload" }), signal, tell);
+    engine("add", file.name, bytes);
+  }
+  await store?.put(key, new Response(bytes)).catch(() => {}); // a full disk is no reason to fail
+}
+
+/** Reads a response into one array of the size that the manifest names. */
+async function body(file, response, signal, tell) {
+  const bytes = new Uint8Array(file.size);
+  let n = 0;
+  try {
+    const reader = response.body.getReader();
+    for (let part; !(part = await reader.read()).done; n += part.value.length) {
+      if (n + part.value.length > file.size) {
+        reader.cancel().catch(() => {});
+        throw new PMPError("integrity", `${file.name} is longer than the manifest says (${file.size} bytes). The files on the host do not belong together: upload them again.`);
+      }
+      bytes.set(part.value, n);
+      tell(n + part.value.length);
+    }
+  } catch (e) {
+    checkAborted(signal);
+    if (e instanceof PMPError) throw e;
+    throw new PMPError("network", `${file.name} broke off after ${n} of ${file.size} bytes (${e.message}). Try again; what is complete is kept.`, { cause: e });
+  }
+  if (n < file.size) {
+    throw new PMPError("integrity", `${file.name} has ${n} bytes where the manifest says ${file.size}. Upload the file to the host again.`);
+  }
+  return bytes;
+}
+
+/** Drops files of older versions of these weights from the cache. */
+async function tidy(store, base, files) {
+  if (!store) return;
+  const folder = new URL(".", base).href;
+  const wanted = new Set(files.map((f) => `${new URL(f.name, base).href}?sha256=${f.sha256}`));
+  try {
+    for (const { url } of await store.keys()) {
+      if (url.startsWith(folder) && url.includes("?sha256=") && !wanted.has(url)) await store.delete(url);
+    }
+  } catch {
+    // Another tab may be doing the same.
+  }
+}

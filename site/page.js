@@ -1,0 +1,438 @@
+// The demo page. All the seeing happens in pmp/; this file is words, pictures and paint.
+import { Segmenter } from "./pmp/index.js";
+
+/** Pictures are scaled down to this many pixels before they are looked at; the model sees 512 a side. */
+const MAX_PIXELS = 4e6;
+/** Waits this long for more words before it starts, in ms. */
+const PATIENCE = 120;
+
+// Okabe and Ito's colours, which most forms of colour blindness keep apart, and three more.
+const COLOURS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2", "#9b6bd6", "#8bc34a", "#ff8a9a"];
+
+const $ = (id) => document.getElementById(id);
+const stage = $("stage"), photo = $("photo"), paint = $("paint"), labels = $("labels");
+const chips = $("chips"), word = $("word"), status = $("status");
+const url = new URL(location.href);
+
+/** The words, each {text, colour, mask, item}; mask is null until there is an answer. */
+let words = [];
+/** The picture as shown: {source, bitmap, encoded}. */
+let current = null;
+/** The word whose mask is shown alone. */
+let only = null, pinned = null;
+
+// ---------------------------------------------------------------------------
+// The model
+
+const loading = Segmenter.load({
+  device: url.searchParams.get("device") ?? "auto",
+  onprogress({ stage, loaded, total }) {
+    if (stage === "download" && total) busy(`Getting the model: ${megabytes(loaded)} of ${megabytes(total)} MB, once`, loaded / total);
+    else if (stage === "download") busy("Starting the engine…");
+    else if (stage === "prepare") busy("Preparing the model…");
+  },
+});
+loading.catch((e) => wrong(e));
+
+const megabytes = (n) => (n / 1e6).toFixed(1);
+
+let run = null; // AbortController of what goes on
+let soon = 0;
+
+/** Asks for masks for the words as they are now; what was asked before is forgotten. */
+function ask(wait = PATIENCE) {
+  clearTimeout(soon);
+  run?.abort();
+  run = null;
+  state("working");
+  stage.classList.add("stale");
+  soon = setTimeout(answer, wait);
+}
+
+async function answer() {
+  const { signal } = (run = new AbortController());
+  const mine = current, asked = [...words];
+  try {
+    const seg = await loading;
+    if (signal.aborted) return;
+    if (!mine.encoded) {
+      busy("Looking at the picture…");
+      // One encoding a picture, even when the words change while it goes on.
+      mine.encoding ??= pixelsOf(mine).then((source) => seg.encode(source)).then((p) => (mine === current ? (mine.encoded = p) : p.close()));
+      await mine.encoding;
+      if (signal.aborted) return;
+    }
+    if (asked.length) {
+      const { masks, labelMap } = await mine.encoded.segment(asked.map((w) => w.text), { signal });
+      asked.forEach((w, i) => (w.mask = masks[i]));
+      await Promise.all(asked.map(async (w, i) => (w.layers = w.mask.area ? await layersOf(w, labelMap, i) : null)));
+      if (signal.aborted) return;
+    }
+    show();
+    tell(seg.report(), asked);
+    state("done");
+  } catch (e) {
+    if (!signal.aborted) wrong(e);
+  }
+}
+
+/** For tests and for style: what the page is doing. */
+function state(name) {
+  document.documentElement.dataset.state = name;
+}
+
+function busy(text, fraction) {
+  $("busy").classList.remove("done");
+  $("busy-text").textContent = text;
+  if (fraction === undefined) $("bar").removeAttribute("value");
+  else $("bar").value = fraction;
+}
+
+function wrong(e) {
+  $("busy").classList.add("done");
+  stage.classList.remove("stale");
+  status.classList.add("wrong");
+  status.textContent = sentence(e.message ?? String(e));
+  state("wrong");
+}
+
+const sentence = (s) => s[0].toUpperCase() + s.slice(1) + (/[.!?…]$/.test(s) ? "" : ".");
+
+/** The last line: what was found, how long it took and where it ran. */
+function tell({ device, times, counts }, asked) {
+  $("busy").classList.add("done");
+  status.classList.remove("wrong");
+  const found = asked.filter((w) => w.mask?.present).map((w) => w.text);
+  const absent = asked.filter((w) => !w.mask?.present).map((w) => w.text);
+  const machine = device === "scalar" ? "your processor, slowly, since this browser has no SIMD" : "your processor";
+  const time = `${seconds(times.encode)} to look at the picture${asked.length ? `, ${seconds(times.segment + times.masks)} for the words` : ""}, on ${machine}.`;
+  // The words' chips show what was found; who listens instead of looking hears it first.
+  const heard = document.createElement("span");
+  heard.className = "hidden";
+  heard.textContent = `${found.length ? `Found: ${found.join("; ")}. ` : ""}${absent.length ? `Not in this picture: ${absent.join("; ")}. ` : ""}`;
+  status.replaceChildren(heard, asked.length ? `It took ${time}` : `Type a word to look for. It took ${time}`);
+  document.documentElement.dataset.encodes = counts.encode;
+}
+
+const seconds = (ms) => (ms < 1000 ? `${Math.max(10, Math.round(ms / 10) * 10)} ms` : `${(ms / 1000).toFixed(1)} s`);
+
+// ---------------------------------------------------------------------------
+// Words
+
+function addWord(text) {
+  text = text.split(",").map((s) => s.trim()).filter(Boolean).join(", ");
+  if (!text || words.some((w) => w.text.toLowerCase() === text.toLowerCase())) return false;
+  const used = new Set(words.map((w) => w.colour));
+  const colour = COLOURS.find((c) => !used.has(c)) ?? COLOURS[words.length % COLOURS.length];
+  const w = { text, colour, mask: null, layers: null };
+  words.push(w);
+  chips.append(chipOf(w));
+  return true;
+}
+
+function chipOf(w) {
+  const item = (w.item = document.createElement("li"));
+  item.className = "chip";
+  item.style.setProperty("--colour", w.colour);
+  const name = document.createElement("button");
+  name.type = "button";
+  name.className = "name";
+  name.setAttribute("aria-pressed", "false");
+  name.title = "Show only this";
+  const b = document.createElement("b"), small = (w.note = document.createElement("small"));
+  b.textContent = w.text;
+  small.textContent = "looking…";
+  name.append(b, small);
+  const alone = (on) => { only = on ? w : pinned; draw(); };
+  name.addEventListener("pointerenter", (e) => e.pointerType === "mouse" && alone(true));
+  name.addEventListener("pointerleave", (e) => e.pointerType === "mouse" && alone(false));
+  name.addEventListener("focus", () => name.matches(":focus-visible") && alone(true));
+  name.addEventListener("blur", () => alone(false));
+  name.addEventListener("click", () => pin(pinned === w ? null : w));
+  const remove = document.createElement("button");
+  remove.type = "button";
+  remove.className = "remove";
+  remove.textContent = "×";
+  remove.setAttribute("aria-label", `Remove ${w.text}`);
+  remove.addEventListener("click", () => {
+    const i = words.indexOf(w);
+    removeWord(w);
+    // The keyboard goes on with the next word.
+    (words[i]?.item.querySelector(".remove") ?? word).focus();
+  });
+  item.append(name, remove);
+  return item;
+}
+
+function removeWord(w) {
+  words = words.filter((v) => v !== w);
+  w.item.remove();
+  if (pinned === w) pinned = null;
+  if (only === w) only = null;
+  ask();
+}
+
+function pin(w) {
+  pinned = only = w;
+  for (const v of words) v.item.querySelector(".name").setAttribute("aria-pressed", String(v === w));
+  draw();
+}
+
+function setWords(list) {
+  words = [];
+  only = pinned = null;
+  chips.replaceChildren();
+  list.forEach(addWord);
+}
+
+$("form").addEventListener("submit", (e) => {
+  e.preventDefault();
+  if (addWord(word.value)) ask();
+  word.value = "";
+});
+word.addEventListener("keydown", (e) => {
+  if (e.key === "Backspace" && !word.value && words.length) removeWord(words.at(-1));
+});
+$("form").addEventListener("click", (e) => e.target === e.currentTarget && word.focus());
+for (const b of document.querySelectorAll("[data-add]")) b.addEventListener("click", () => addWord(b.dataset.add) && ask());
+
+// ---------------------------------------------------------------------------
+// Pictures
+
+/** Shows a picture, a URL or a file, and asks for the words that are there. */
+async function setPicture(source, alt) {
+  const address = typeof source === "string" ? source : URL.createObjectURL(source);
+  const next = { source, encoded: null, encoding: null, width: 0, height: 0 };
+  const probe = new Image();
+  probe.src = address;
+  try {
+    await probe.decode();
+  } catch {
+    wrong(new Error("This browser cannot read that file as a picture. JPEG, PNG and WebP always work."));
+    return false;
+  }
+  current?.encoded?.close();
+  if (photo.src.startsWith("blob:")) URL.revokeObjectURL(photo.src);
+  current = next;
+  next.width = probe.naturalWidth;
+  next.height = probe.naturalHeight;
+  photo.src = address;
+  photo.alt = alt;
+  for (const w of words) Object.assign(w, { mask: null, layers: null });
+  for (const t of thumbs) t.setAttribute("aria-pressed", String(t.dataset.src === source));
+  draw();
+  return true;
+}
+
+/** The picture as the model gets it: scaled down if it is very large. */
+async function pixelsOf({ source, width, height }) {
+  if (width * height <= MAX_PIXELS) return source;
+  const scale = Math.sqrt(MAX_PIXELS / (width * height));
+  const blob = typeof source === "string" ? await (await fetch(source)).blob() : source;
+  return createImageBitmap(blob, { resizeWidth: Math.max(1, Math.round(width * scale)), resizeHeight: Math.max(1, Math.round(height * scale)), resizeQuality: "high" });
+}
+
+async function own(file) {
+  if (!file) return;
+  if (await setPicture(file, `Your picture ${file.name ?? ""}`)) ask(0);
+}
+
+$("file").addEventListener("change", (e) => {
+  own(e.target.files[0]);
+  e.target.value = ""; // so that the same file can be picked again
+});
+document.addEventListener("paste", (e) => {
+  const file = [...(e.clipboardData?.files ?? [])].find((f) => f.type.startsWith("image/"));
+  if (file) {
+    e.preventDefault();
+    own(file);
+  }
+});
+let depth = 0; // dragenter and dragleave come for children too
+const carries = (e) => [...(e.dataTransfer?.types ?? [])].includes("Files");
+document.addEventListener("dragenter", (e) => { if (carries(e)) { depth++; stage.classList.add("over"); } });
+document.addEventListener("dragleave", (e) => { if (carries(e) && --depth <= 0) { depth = 0; stage.classList.remove("over"); } });
+document.addEventListener("dragover", (e) => carries(e) && e.preventDefault());
+document.addEventListener("drop", (e) => {
+  if (!carries(e)) return;
+  e.preventDefault();
+  depth = 0;
+  stage.classList.remove("over");
+  own(e.dataTransfer.files[0]);
+});
+
+/** The example photos, whose words stand in the page. */
+const thumbs = [...document.querySelectorAll(".thumb")];
+const wordsOf = (thumb) => thumb.dataset.words.split(";");
+for (const thumb of thumbs) {
+  thumb.addEventListener("click", async () => {
+    if (!(await setPicture(thumb.dataset.src, thumb.dataset.alt))) return;
+    setWords(wordsOf(thumb));
+    ask(0);
+  });
+}
+
+// ---------------------------------------------------------------------------
+// Paint
+
+/**
+ * A mask as pictures to draw in its colour: `area` is all of it, `share` the part where no other word
+ * is stronger, so that colours never mix; and the place for its name, in its share if it has one.
+ */
+async function layersOf({ mask, colour }, labelMap, index) {
+  const image = mask.toImageData({ color: [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16)) });
+  const area = await createImageBitmap(image);
+  const all = mask.toBytes(), mine = all.map((v, i) => (labelMap[i] === index ? v : 0));
+  mine.forEach((v, i) => { if (!v) image.data[4 * i + 3] = 0; });
+  return { area, share: await createImageBitmap(image), anchor: deepest(mine, mask) ?? deepest(all, mask) ?? [0.5, 0.5] };
+}
+
+/** The point that lies deepest inside, in parts of the picture's sides; null if nothing is large enough. */
+function deepest(bytes, { width, height }) {
+  const w = Math.min(64, width), h = Math.min(64, height);
+  const depth = new Float32Array((w + 2) * (h + 2)); // a border of 0 all round
+  const at = (x, y) => (y + 1) * (w + 2) + x + 1;
+  // Two passes of city-block distance, forward and back.
+  for (let y = 0; y < h; y++) {
+    for (let x = 0; x < w; x++) {
+      const inside = bytes[Math.floor(((y + 0.5) * height) / h) * width + Math.floor(((x + 0.5) * width) / w)];
+      depth[at(x, y)] = inside ? 1 + Math.min(depth[at(x - 1, y)], depth[at(x, y - 1)]) : 0;
+    }
+  }
+  let best = 0, point = null;
+  for (let y = h - 1; y >= 0; y--) {
+    for (let x = w - 1; x >= 0; x--) {
+      const d = (depth[at(x, y)] = Math.min(depth[at(x, y)], 1 + depth[at(x + 1, y)], 1 + depth[at(x, y + 1)]));
+      if (d > best) [best, point] = [d, [(x + 0.5) / w, (y + 0.5) / h]];
+    }
+  }
+  return point;
+}
+
+/** Where the picture lies in a box of the given size. */
+function fit(width, height) {
+  const scale = Math.min(width / current.width, height / current.height);
+  const w = current.width * scale, h = current.height * scale;
+  return [(width - w) / 2, (height - h) / 2, w, h];
+}
+
+/** Brings the answers to the chips and to the photo. */
+function show() {
+  for (const w of words) {
+    const { mask } = w;
+    w.item.classList.toggle("absent", !!mask && !mask.present);
+    w.note.textContent = !mask ? "looking…" : !mask.present ? "not in this picture" : mask.area ? `${percent(mask.score)} sure` : "unsure where";
+  }
+  stage.classList.remove("stale");
+  $("save").disabled = !words.some((w) => w.layers);
+  draw();
+}
+
+const percent = (score) => `${Math.min(99, Math.round(100 * score))} %`;
+
+/** Paints the masks over the photo, at the resolution of the screen. */
+function draw() {
+  const sharp = Math.min(devicePixelRatio || 1, 2);
+  const width = Math.round(stage.clientWidth * sharp), height = Math.round(stage.clientHeight * sharp);
+  if (paint.width !== width || paint.height !== height) Object.assign(paint, { width, height });
+  const context = paint.getContext("2d");
+  context.clearRect(0, 0, width, height);
+  labels.replaceChildren();
+  if (!current || !width) return;
+  const box = fit(width, height);
+  paintMasks(context, box, 2 * sharp);
+  placeLabels(box.map((v) => v / sharp));
+}
+
+function paintMasks(context, box, line) {
+  const shown = words.filter((w) => w.layers && (!only || w === only));
+  const { width, height } = context.canvas;
+  if (only) {
+    // The rest of the picture goes dark.
+    const shade = layer(width, height);
+    shade.fillStyle = "rgb(5 10 15 / 0.72)";
+    shade.fillRect(...box);
+    shade.globalCompositeOperation = "destination-out";
+    for (const w of shown) shade.drawImage(w.layers.area, ...box);
+    context.drawImage(shade.canvas, 0, 0);
+  }
+  for (const w of shown) {
+    const area = only ? w.layers.area : w.layers.share;
+    if (!only) {
+      context.globalAlpha = 0.45;
+      context.drawImage(area, ...box);
+      context.globalAlpha = 1;
+    }
+    // The outline is the mask moved a little to all sides, less the mask.
+    const edge = layer(width, height);
+    const [x, y, ...size] = box;
+    for (let k = 0; k < 12; k++) edge.drawImage(area, x + line * Math.cos((k * Math.PI) / 6), y + line * Math.sin((k * Math.PI) / 6), ...size);
+    edge.globalCompositeOperation = "destination-out";
+    edge.drawImage(area, ...box);
+    context.save();
+    context.beginPath();
+    context.rect(...box);
+    context.clip();
+    context.drawImage(edge.canvas, 0, 0);
+    context.restore();
+  }
+}
+
+function layer(width, height) {
+  const canvas = document.createElement("canvas");
+  Object.assign(canvas, { width, height });
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  return context;
+}
+
+/** Writes the names into the masks, and moves those down that would lie on another. */
+function placeLabels([left, top, width, height]) {
+  const placed = [];
+  for (const w of words) {
+    if (!w.layers || (only && w !== only)) continue;
+    const span = document.createElement("span");
+    span.style.setProperty("--colour", w.colour);
+    span.textContent = `${w.text.split(",")[0]} ${percent(w.mask.score)}`;
+    labels.append(span);
+    const bw = span.offsetWidth, bh = span.offsetHeight;
+    const [ax, ay] = w.layers.anchor;
+    const x = clamp(left + ax * width - bw / 2, 4, stage.clientWidth - bw - 4);
+    let y = clamp(top + ay * height - bh / 2, 4, stage.clientHeight - bh - 4);
+    for (let tries = 0; tries < 8; tries++) {
+      const hit = placed.find((p) => x < p.x + p.w && p.x < x + bw && y < p.y + p.h && p.y < y + bh);
+      if (!hit) break;
+      y = hit.y + hit.h + 3;
+    }
+    placed.push({ x, y, w: bw, h: bh });
+    span.style.transform = `translate(${x}px, ${y}px)`;
+  }
+}
+
+const clamp = (v, low, high) => Math.max(low, Math.min(v, high));
+
+new ResizeObserver(draw).observe(stage);
+
+$("save").addEventListener("click", async () => {
+  const { width, height } = words.find((w) => w.mask).mask;
+  const context = layer(width, height);
+  context.drawImage(photo, 0, 0, width, height);
+  paintMasks(context, [0, 0, width, height], Math.max(1, Math.hypot(width, height) / 500));
+  const blob = await new Promise((done) => context.canvas.toBlob(done, "image/png"));
+  const link = document.createElement("a");
+  link.download = "masks.png";
+  link.href = URL.createObjectURL(blob);
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+});
+
+// ---------------------------------------------------------------------------
+
+// Addresses may name an example, words and a device: ?example=cat&word=cat&word=sofa,couch&device=scalar
+const named = `examples/${url.searchParams.get("example")}.jpg`;
+const first = thumbs.find((t) => t.dataset.src === named) ?? thumbs[0];
+const asked = url.searchParams.getAll("word");
+setWords(asked.length ? asked : wordsOf(first));
+busy("Starting…");
+await setPicture(first.dataset.src, first.dataset.alt);
+ask(0);

@@ -1,0 +1,238 @@
+//go:build js && wasm
+
+package main
+
+import (
+	"errors"
+	"runtime"
+	"syscall/js"
+
+	"github.com/pmp-seg/pmp/kernel"
+	"github.com/pmp-seg/pmp/kernel/scalar"
+	"github.com/pmp-seg/pmp/kernel/simd"
+	"github.com/pmp-seg/pmp/model"
+	"github.com/pmp-seg/pmp/weights"
+)
+
+// One worker has one engine, and calls one function of it at a time.
+var (
+	manifest *weights.Manifest
+	engine   *model.Model
+	pictures = map[int]*picture{}
+	lastID   int
+)
+
+type picture struct {
+	*model.Picture
+	result *model.Result
+	bytes  []byte // RGBA or a mask on its way from or to JavaScript; kept, since Go's memory never shrinks
+}
+
+func (p *picture) size() int { return p.Width * p.Height }
+
+// buffer returns n bytes to carry something over; what was there is lost.
+func (p *picture) buffer(n int) []byte {
+	if cap(p.bytes) < n {
+		p.bytes = make([]byte, n)
+	}
+	return p.bytes[:n]
+}
+
+var (
+	errNoPicture  = errors.New("this picture is closed; encode it again")
+	errNoResult   = errors.New("there is no result for this picture yet; segment it first")
+	errNoManifest = errors.New("the manifest must be opened before anything else")
+	errNoSIMD     = errors.New("this browser cannot run the SIMD kernels; take device \"auto\"")
+)
+
+func pictureOf(v js.Value) (*picture, error) {
+	p := pictures[v.Int()]
+	if p == nil {
+		return nil, errNoPicture
+	}
+	return p, nil
+}
+
+// open(manifest Uint8Array) → [{name, size, sha256}, …] reads the manifest and
+// tells which files the worker has to get.
+func open(args []js.Value) (any, error) {
+	m, err := weights.Open(bytesOf(args[0]))
+	if err != nil {
+		return nil, err
+	}
+	manifest = m
+	files := make([]any, len(m.Files))
+	for i, f := range m.Files {
+		files[i] = map[string]any{"name": f.Name, "size": f.Size, "sha256": hex(f.SHA256[:])}
+	}
+	return files, nil
+}
+
+// add(name, data Uint8Array) checks one file and keeps it.
+func add(args []js.Value) (any, error) {
+	if manifest == nil {
+		return nil, errNoManifest
+	}
+	return true, manifest.Add(args[0].String(), bytesOf(args[1]))
+}
+
+// load("auto" | "simd" | "scalar") → {device, reasons: [{device, reason}], memory}
+// brings the weights to a device and says why other devices were not taken.
+// Memory is the device's WebAssembly.Memory if it has one.
+func load(args []js.Value) (any, error) {
+	if manifest == nil {
+		return nil, errNoManifest
+	}
+	if err := manifest.Complete(); err != nil {
+		return nil, err
+	}
+	want := args[0].String()
+	reasons := []any{}
+	no := func(device, reason string) {
+		reasons = append(reasons, map[string]any{"device": device, "reason": reason})
+	}
+	no("webgpu", "this version does not use the graphics card yet")
+	var dev kernel.Device
+	if want == "scalar" {
+		no("simd", "the page asked for device \"scalar\"")
+	} else if d, err := simd.New(); err == nil {
+		dev = d
+		no("scalar", "it is only for browsers without SIMD, which is many times faster")
+	} else if want == "simd" {
+		return nil, errNoSIMD
+	} else {
+		no("simd", err.Error())
+	}
+	if dev == nil {
+		dev = scalar.New()
+	}
+	m, err := model.Load(manifest, dev)
+	if err != nil {
+		dev.Close()
+		return nil, err
+	}
+	engine, manifest = m, nil
+	runtime.GC() // half of what loading needed is garbage now, and Go's memory never shrinks
+	out := map[string]any{"device": dev.Name(), "reasons": reasons}
+	if d, ok := dev.(*simd.Device); ok {
+		out["memory"] = d.Memory()
+	}
+	return out, nil
+}
+
+// begin(width, height) → {id, address} reserves all that a picture needs. If
+// the device has a memory, the worker writes RGBA pixels there at address;
+// otherwise it calls pixels.
+func begin(args []js.Value) (any, error) {
+	if engine == nil {
+		return nil, errNoManifest
+	}
+	w, h := args[0].Int(), args[1].Int()
+	p, err := engine.NewPicture(w, h)
+	if err != nil {
+		return nil, err
+	}
+	lastID++
+	pictures[lastID] = &picture{Picture: p}
+	out := map[string]any{"id": lastID}
+	if s, ok := p.Session().(*simd.Session); ok {
+		out["address"] = s.Address(p.Pixels())
+	}
+	return out, nil
+}
+
+// pixels(id, rgba Uint8Array) writes a picture's pixels to a device whose
+// memory the worker cannot reach.
+func pixels(args []js.Value) (any, error) {
+	p, err := pictureOf(args[0])
+	if err != nil {
+		return nil, err
+	}
+	b := p.buffer(4 * p.size())
+	if js.CopyBytesToGo(b, args[1]) != len(b) {
+		return nil, errors.New("there are fewer pixels than the picture's sides say")
+	}
+	return true, p.Write(b)
+}
+
+// encode(id) runs the part of the network that only looks at the picture.
+func encode(args []js.Value) (any, error) {
+	p, err := pictureOf(args[0])
+	if err != nil {
+		return nil, err
+	}
+	return true, p.Encode()
+}
+
+// segment(id, prompts, threshold) → [{text, score, present}, …]
+// A threshold that is not a number means the model's own.
+func segment(args []js.Value) (any, error) {
+	p, err := pictureOf(args[0])
+	if err != nil {
+		return nil, err
+	}
+	prompts := make([]string, args[1].Length())
+	for i := range prompts {
+		prompts[i] = args[1].Index(i).String()
+	}
+	var opt model.Options
+	if t := args[2]; t.Type() == js.TypeNumber {
+		opt.Threshold = float32(t.Float())
+	}
+	p.result, err = p.Segment(prompts, opt)
+	if err != nil {
+		return nil, err
+	}
+	answers := make([]any, len(p.result.Prompts))
+	for i, a := range p.result.Prompts {
+		answers[i] = map[string]any{"text": a.Text, "score": a.Score, "present": a.Present}
+	}
+	return answers, nil
+}
+
+// mask(id, index, dst Uint8Array) writes one byte a pixel, row by row, 1 where the
+// mask is.
+func mask(args []js.Value) (any, error) {
+	return copyResult(args[0], args[2], func(r *model.Result, b []byte) error { return r.Mask(args[1].Int(), b) })
+}
+
+// labels(id, dst Uint8Array) writes the number of the strongest prompt for each
+// pixel, 255 where there is none.
+func labels(args []js.Value) (any, error) {
+	return copyResult(args[0], args[1], (*model.Result).LabelMap)
+}
+
+// copyResult brings one byte a pixel of a picture's last result to JavaScript.
+func copyResult(id, dst js.Value, write func(r *model.Result, b []byte) error) (any, error) {
+	p, err := pictureOf(id)
+	if err != nil {
+		return nil, err
+	}
+	if p.result == nil {
+		return nil, errNoResult
+	}
+	b := p.buffer(p.size())
+	if err := write(p.result, b); err != nil {
+		return nil, err
+	}
+	js.CopyBytesToJS(dst, b)
+	return true, nil
+}
+
+// close(id) gives back what a picture holds; closing twice is no error.
+func closePicture(args []js.Value) (any, error) {
+	if p := pictures[args[0].Int()]; p != nil {
+		delete(pictures, args[0].Int())
+		p.Close()
+	}
+	return true, nil
+}
+
+func hex(b []byte) string {
+	const digits = "0123456789abcdef"
+	out := make([]byte, 0, 2*len(b))
+	for _, x := range b {
+		out = append(out, digits[x>>4], digits[x&15])
+	}
+	return string(out)
+}

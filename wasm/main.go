@@ -1,0 +1,89 @@
+//go:build js && wasm
+
+// Command wasm is the engine as the browser runs it: exported calls and
+// nothing else. The worker (js/worker.js) hands in an object, pmpHost, and
+// this program puts its functions there. Each function does its whole work
+// before it returns, and returns either a plain value or
+// {error: {code, message}}; a panic becomes such an error too, so that one
+// bad picture does not cost the weights that are already loaded.
+package main
+
+import (
+	"errors"
+	"syscall/js"
+
+	"github.com/pmp-seg/pmp/kernel"
+	"github.com/pmp-seg/pmp/weights"
+)
+
+// The codes of errors, the same strings that PMPError.code has in js/index.d.ts.
+const (
+	codeFormat    = "format"
+	codeIntegrity = "integrity"
+	codeMemory    = "out-of-memory"
+	codeBadInput  = "bad-input"
+	codeInternal  = "internal"
+	codeLacking   = "unsupported"
+)
+
+func main() {
+	host := js.Global().Get("pmpHost")
+	export := func(name, code string, f func(args []js.Value) (any, error)) {
+		host.Set(name, js.FuncOf(func(_ js.Value, args []js.Value) any { return guarded(code, f, args) }))
+	}
+	export("open", codeFormat, open)
+	export("add", codeIntegrity, add)
+	export("load", codeFormat, load)
+	export("begin", codeBadInput, begin)
+	export("pixels", codeBadInput, pixels)
+	export("encode", codeInternal, encode)
+	export("segment", codeBadInput, segment)
+	export("mask", codeInternal, mask)
+	export("labels", codeInternal, labels)
+	export("close", codeInternal, closePicture)
+	select {}
+}
+
+// guarded calls f and turns an error, or a panic, into a value that
+// JavaScript can throw. The code is what an error means in this call unless
+// the error itself says something more exact.
+func guarded(code string, f func([]js.Value) (any, error), args []js.Value) (out any) {
+	defer func() {
+		switch r := recover().(type) {
+		case nil:
+		case error:
+			out = failure(codeInternal, r.Error())
+		case string:
+			out = failure(codeInternal, r)
+		default:
+			out = failure(codeInternal, "the engine met a case that it does not know")
+		}
+	}()
+	v, err := f(args)
+	if err == nil {
+		return v
+	}
+	var w *weights.Error
+	switch {
+	case errors.As(err, &w) && w.Code == weights.CodeIntegrity:
+		code = codeIntegrity
+	case errors.As(err, &w):
+		code = codeFormat
+	case errors.Is(err, kernel.ErrMemory):
+		code = codeMemory
+	case errors.Is(err, errNoSIMD):
+		code = codeLacking
+	}
+	return failure(code, err.Error())
+}
+
+func failure(code, message string) any {
+	return map[string]any{"error": map[string]any{"code": code, "message": message}}
+}
+
+// bytesOf copies a Uint8Array to Go.
+func bytesOf(v js.Value) []byte {
+	b := make([]byte, v.Get("length").Int())
+	js.CopyBytesToGo(b, v)
+	return b
+}
