@@ -1,0 +1,188 @@
+"""Training batches from the cached views: features, prompts, and mask targets at sampled cells of stride 4."""
+import json
+import queue
+import random
+import threading
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import names
+from data import CARRIED, IGNORE, is_calibration
+from views import SIZE, Cache
+
+CELLS = SIZE // 4                      # mask cells along a side
+MOST_TARGETS = 24
+
+
+def foreign_names(data):
+    """Names of no training class: ImageNet's and the less frequent of LVIS. Nearly always truthful as absent names."""
+    lvis = json.loads((Path(data) / "clip-names/lvis_v1_train_cat_info.json").read_text())
+    found = names.imagenet_names(data) + [names.clean(e["name"]) for e in lvis if e["frequency"] != "f"]
+    return list(dict.fromkeys(found))
+
+
+class PhraseTable:
+    """Every phrase that training may ask for, with the student's embedding."""
+
+    def __init__(self, classes, data, embed, unseen=()):
+        self.names = {c: [n for n in v] for c, v in classes.names.items()}
+        self.synonyms = {c: list(v) for c, v in classes.synonyms.items()}
+        foreign = foreign_names(data)
+        self.phrases = list(dict.fromkeys(classes.phrases() + foreign))
+        self.index = {p: i for i, p in enumerate(self.phrases)}
+        self.embeddings = embed(self.phrases).numpy()                     # [N,embed]
+        self.unseen = {c for c, group in classes.names.items() if set(group) & set(unseen)}
+        # In runs that measure unseen names, names next to an unseen one may not serve as absent names either.
+        mine = self.embeddings[[self.index[n] for c in self.unseen for n in self.names[c]]]
+        self.foreign = np.array([self.index[f] for f in foreign
+                                 if not len(mine) or (mine @ self.embeddings[self.index[f]]).max() < 0.6])
+
+    def phrase(self, c, rng):
+        """A random phrase for class c: a preferred name, now and then a synonym."""
+        group = self.synonyms[c] if self.synonyms[c] and rng.random() < 0.3 else self.names[c]
+        return self.index[rng.choice(group)]
+
+
+class Prompts:
+    """Chooses what to ask for in a view: present names, names known to be absent, one name alone, or only absent ones."""
+
+    def __init__(self, classes, table, most=64):
+        self.classes, self.table, self.most = classes, table, most
+        tags = set(classes.clothing.values())
+        self.worn = tags - {c for c in tags if classes.names[c][0] in CARRIED}
+
+    def choose(self, meta, rng):
+        """→ phrase indices [T] in random order and {position: set of class numbers whose union is its mask}."""
+        k, source = self.classes, meta["source"]
+        present = {c: {c} for c in meta["present"] if c not in self.table.unseen}
+        there = set(meta["present"]) | set(meta["tiny"]) | self.table.unseen
+        if source == "clothing":
+            worn = set(meta["present"]) & self.worn
+            if worn:
+                present[k.person] = worn | {k.person}
+            there.add(k.person)
+            for group in k.groups:
+                if group & there:
+                    there |= group
+        absent = sorted((k.known[source] | k.absent.get(source, set())) - there)
+        rng.shuffle(absent)
+        here = list(present)
+        rng.shuffle(here)
+        u = rng.random()
+        if u < 0.25 and here:
+            here, absent, foreign = here[:1], [], 0
+        elif u < 0.35 or not here:
+            n = 1 if rng.random() < 0.4 else rng.randint(2, 24)
+            here, absent, foreign = [], absent[:n], rng.randint(0, 4)
+        else:
+            if rng.random() < 0.25:
+                here = here[:rng.randint(1, len(here))]
+            here = here[:MOST_TARGETS]
+            absent = absent[:int(self.most * rng.random() ** 1.7)]
+            foreign = rng.randint(1, 16) if rng.random() < 0.5 else 0
+        chosen = [(self.table.phrase(c, rng), present.get(c)) for c in here + absent]
+        if foreign:
+            near = self.table.embeddings[[self.table.phrase(c, rng) for c in present]] if present else np.zeros((1, 384), np.float32)
+            for f in rng.sample(self.table.foreign.tolist(), foreign):
+                if (near @ self.table.embeddings[f]).max() < 0.4:
+                    chosen.append((f, None))
+        # One phrase can name two classes; the present one wins, so that no prompt contradicts itself.
+        unique = {}
+        for phrase, mask in chosen:
+            if unique.get(phrase) is None:
+                unique[phrase] = mask
+        order = list(unique)
+        rng.shuffle(order)
+        return order, {i: unique[f] for i, f in enumerate(order) if unique[f] is not None}
+
+
+def sample_cells(labels, count, rng):
+    """Cells [count] of stride 4, half of them near borders between labels, and how many cells each stands for."""
+    coarse = labels[4::4, 4::4]
+    coarse = np.pad(coarse, ((0, CELLS - coarse.shape[0]), (0, CELLS - coarse.shape[1])), mode="edge")
+    edge = np.zeros((CELLS, CELLS), bool)
+    for axis in (0, 1):
+        a, b = np.moveaxis(coarse, axis, 0)[:-1], np.moveaxis(coarse, axis, 0)[1:]
+        e = np.moveaxis(edge, axis, 0)
+        e[:-1] |= a != b
+        e[1:] |= a != b
+    edge = edge.ravel()
+    near, far = np.flatnonzero(edge), np.flatnonzero(~edge)
+    n = min(len(near), count // 2)
+    m = min(len(far), count - n)
+    cells = np.concatenate((rng.permutation(near)[:n], rng.permutation(far)[:m],
+                            rng.choice(CELLS * CELLS, count - n - m)))
+    weights = np.concatenate((np.full(n, len(near) / max(n, 1)), np.full(m, len(far) / max(m, 1)), np.zeros(count - n - m)))
+    return cells, weights.astype(np.float32)
+
+
+def cell_labels(labels, cells):
+    """The 16 class numbers round the centre of each cell [K,16]: cell i is centred at pixel coordinate 4i+4."""
+    padded = np.pad(labels, (0, 2), mode="edge")
+    y, x = cells // CELLS * 4 + 2, cells % CELLS * 4 + 2
+    d = np.arange(4)
+    return padded[(y[:, None] + d)[:, :, None], (x[:, None] + d)[:, None]].reshape(len(cells), 16)
+
+
+class Batches:
+    """Endless batches, made ahead in a thread. Rank r of n ranks sees every n-th view."""
+
+    def __init__(self, cache_folder, classes, table, batch, points, seed, rank=0, ranks=1, levels=None, dropped=()):
+        self.cache, self.table = Cache(cache_folder), table
+        self.prompts = Prompts(classes, table)
+        self.batch, self.points, self.levels = batch, points, levels
+        self.rng, self.np_rng = random.Random(seed * 97 + rank), np.random.default_rng([seed, rank])
+        self.rank, self.ranks, self.dropped = rank, ranks, set(dropped)
+        self.lut = np.arange(256, dtype=np.uint8)
+        self.lut[list(table.unseen)] = IGNORE
+        self.ready = queue.Queue(3)
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def views(self):
+        while True:
+            # Read again each round: the cache may still be growing.
+            facts = [f for f in self.cache.facts()
+                     if f[1]["name"] not in self.dropped and not is_calibration(f[1]["source"], f[1]["name"])][self.rank::self.ranks]
+            self.rng.shuffle(facts)
+            yield from facts
+
+    def run(self):
+        views = self.views()
+        while True:
+            self.ready.put(self.make([next(views) for _ in range(self.batch)]))
+
+    def make(self, views):
+        b, k = self.batch, self.points
+        cells, weights = np.zeros((b, k), np.int64), np.zeros((b, k), np.float32)
+        targets = np.zeros((b, MOST_TARGETS, k), np.float32)
+        owners = np.full((b, MOST_TARGETS), -1)                           # which prompt a target belongs to
+        asked = []
+        for i, (_, meta) in enumerate(views):
+            labels = self.lut[self.cache.labels(meta)]
+            cells[i], weights[i] = sample_cells(labels, k, self.np_rng)
+            around = cell_labels(labels, cells[i])                        # [K,16]
+            order, masks = self.prompts.choose(meta, self.rng)
+            asked.append(order)
+            known = around != IGNORE
+            weights[i] *= known.sum(1) >= 8
+            for j, (position, members) in enumerate(masks.items()):
+                owners[i, j] = position
+                member = np.zeros(256, bool)
+                member[list(members)] = True
+                targets[i, j] = member[around].sum(1) / np.maximum(known.sum(1), 1)
+        most = max(1, max(map(len, asked)))
+        text = np.zeros((b, most, self.table.embeddings.shape[1]), np.float32)
+        valid = np.zeros((b, most), bool)
+        for i, order in enumerate(asked):
+            text[i, :len(order)], valid[i, :len(order)] = self.table.embeddings[order], True
+        used = max(1, (owners >= 0).sum(1).max())
+        out = {"cells": cells, "weights": weights, "targets": targets[:, :used], "owners": owners[:, :used], "text": text, "valid": valid}
+        out = {name: torch.from_numpy(v) for name, v in out.items()}
+        indices = np.array([i for i, _ in views])
+        out["features"] = self.cache.get(indices, self.levels) if self.levels else self.cache.get(indices)
+        return out
+
+    def __next__(self):
+        return self.ready.get()

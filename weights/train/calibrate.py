@@ -1,0 +1,185 @@
+"""Second stage and calibration: the ridge regression from names to classifier rows, and the numbers of config.json.
+
+Everything is fitted on training photos that were kept out of the gradient (data.is_calibration) and on the ImageNet
+photos; the validation lists are not looked at.
+"""
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import data
+from network import load_efficientnet_lite0, normalise, presence_score
+from views import read_pixels
+
+RIDGE = 0.5
+
+
+def fit_rows(network, names_embedded, pooled, rank):
+    """Kernel ridge from name vectors [1000,embed] to the centred rows of the ImageNet classifier, at low rank.
+
+    pooled: average head features of ImageNet photos [n,1280]; their mean is the centre of the similarity.
+    """
+    classifier, _ = load_efficientnet_lite0(network.trunk)
+    rows = normalise(classifier - classifier.mean(0))                     # [1000,C]
+    kernel = ((names_embedded @ names_embedded.T - 1) / 0.3).exp()
+    coefficients = torch.linalg.solve(kernel + RIDGE * torch.eye(len(kernel)), rows)
+    # The best low rank for the predicted rows, not for the coefficients themselves.
+    basis = torch.linalg.svd(kernel @ coefficients, full_matrices=False).Vh[:rank]
+    kept = ((kernel @ coefficients @ basis.T).square().sum() / (kernel @ coefficients).square().sum()).item()
+    print(f"second stage: rank {rank} keeps {kept:.4f} of the predicted rows", flush=True)
+    return {"names": names_embedded, "coef_u": coefficients @ basis.T, "coef_v": basis, "center": pooled.mean(0)}
+
+
+class Request:
+    """One picture asked for some names: what the network said and where the names are, at stride 8."""
+
+    def __init__(self, kind, out, b, w, numbers, labels, things):
+        self.kind, self.things = kind, things
+        self.a, self.v, self.b, self.w = out["a"], out["v"], b, w         # [Q,T], [Q], [Q,T], [T]
+        self.masks = out["masks"][:, 1::2, 1::2].sigmoid().half()         # [Q,h,w]
+        self.numbers, self.labels = numbers, labels                       # labels: [h,w], 255 = unknown
+        self.present = torch.tensor([bool((labels == c).any()) for c in numbers])
+
+    def chances(self, s, w=None):
+        w = self.w if w is None else torch.full_like(self.w, w)
+        z = (1 - w) * self.a + w * s["kappa"] * (self.b - s["b0"])
+        return torch.cat((z, self.v[:, None]), 1).softmax(-1)[:, :-1]
+
+    def maps(self, s, w=None):
+        """The prompts' maps S at stride 8."""
+        return torch.einsum("qt,qhw->thw", self.chances(s, w), self.masks.float())
+
+    def evidence(self, s):
+        """What presence_score looks at: the best query's P and the map's peak of each name."""
+        return self.chances(s).amax(0), self.maps(s).flatten(1).amax(1)
+
+    def overlaps(self, s, w=None):
+        """IoU of each name that is there, in the label map of all names asked for; for an absent name asked for alone,
+        1 if its mask stays (nearly) empty."""
+        best, which = self.maps(s, w).max(0)
+        known = self.labels != data.IGNORE
+        if self.kind == "absent":
+            return [float((best > s["theta"]).float().mean() < 0.002)]
+        found = []
+        for i in torch.nonzero(self.present).flatten().tolist():
+            said, truth = (which == i) & (best > s["theta"]) & known, self.labels == self.numbers[i]
+            found.append(((said & truth).sum() / (said | truth).sum()).item())
+        return found
+
+
+@torch.no_grad()
+def collect(network, embeddings, index, classes, photos, most_full=133):
+    """Requests of every kind (all names, those present, one alone) for the calibration photos."""
+    rng = np.random.default_rng(1)
+    requests = []
+    for photo in photos:
+        truth = photo.labels()
+        pixels = read_pixels(photo.picture, network.config["size"])
+        encoded = network.encode(pixels)
+        height, width = truth.shape
+        scale = network.config["size"] / max(height, width)
+        h, w = encoded["M4"].shape[2] // 2, encoded["M4"].shape[3] // 2
+        # The centre of cell 2i+1 of stride 4 is pixel coordinate 8i+8 of the scaled photo.
+        y, x = (np.arange(h) * 8 + 8) / scale, (np.arange(w) * 8 + 8) / scale
+        labels = np.full((h, w), data.IGNORE, np.uint8)
+        iy, ix = (y < height).nonzero()[0], (x < width).nonzero()[0]
+        labels[np.ix_(iy, ix)] = truth[np.ix_(y[iy].astype(int), x[ix].astype(int))]
+        labels = torch.from_numpy(labels)
+        known = sorted(classes.known[photo.source] - ({classes.person} if photo.source == "clothing" else set()))
+        there = [c for c in known if (labels == c).any()]
+        absent = [c for c in known if not (truth == c).any()]
+        absent = [int(c) for c in rng.permutation(absent)[:max(1, len(there[:3]))]]
+        asks = [("full", known)] + [("present", there)] * bool(there) + [("single", [c]) for c in there[:3]] + [("absent", [c]) for c in absent]
+        for kind, numbers in asks:
+            # Each class goes by its first name.
+            e = embeddings[[index[classes.names[c][0]] for c in numbers]]
+            out = {k: v[0] for k, v in network.segment(encoded, e[None]).items()}
+            b = network.stage2.similarity(out["pooled"], e)
+            things = classes.known["things"] - {classes.person}
+            requests.append(Request(kind, out, b, torch.zeros(len(numbers)), numbers, labels, all(c in things for c in numbers)))
+    return requests
+
+
+def score(requests, s, w=None):
+    """Mean over the kinds of request of the mean IoU (for absent names, of the share left empty)."""
+    kinds = {}
+    for r in requests:
+        kinds.setdefault(r.kind, []).extend(r.overlaps(s, w))
+    means = {k: float(np.mean(v)) for k, v in kinds.items() if v}
+    return float(np.mean(list(means.values()))), means
+
+
+def fit_presence(requests, s):
+    """Logistic regression of "is in the picture" on the logits of the best query's P and of the map's peak, and on the
+    number of prompts."""
+    rows, truth, weight = [], [], []
+    for r in requests:
+        if r.kind == "present":
+            continue
+        best, peak = (torch.logit(x.clamp(1e-6, 1 - 1e-6)).tolist() for x in r.evidence(s))
+        n = len(r.numbers)
+        rows += [[1.0, x, y, math.log(n)] for x, y in zip(best, peak)]
+        truth += r.present.tolist()
+        weight += [1.0 / n] * n
+    x, y, weight = (torch.tensor(v, dtype=torch.float64) for v in (rows, [float(t) for t in truth], weight))
+    single = x[:, 3] == 0
+    for group in (single, ~single):                                       # present and absent weigh alike in each kind
+        for value in (0, 1):
+            chosen = group & (y == value)
+            weight[chosen] /= weight[chosen].sum()
+    p = torch.zeros(4, dtype=torch.float64)
+    for _ in range(50):                                                   # Newton's method
+        q = (x @ p).sigmoid()
+        gradient = x.T @ (weight * (q - y)) + 1e-4 * p
+        hessian = x.T @ (x * (weight * q * (1 - q))[:, None]) + 1e-4 * torch.eye(4)
+        p = p - torch.linalg.solve(hessian, gradient)
+    return dict(zip(("bias", "logit", "peak", "prompts"), p.tolist()))
+
+
+def calibrate(network, embeddings, index, data_dir, per_source=45):
+    """Fits theta, kappa, b0, alpha and the presence score; returns the entries of config.json."""
+    classes = data.load_classes(data_dir)
+    splits = json.loads((Path(data_dir) / "splits.json").read_text())
+    kept = [p for p in data.training_photos(data_dir, classes, splits) if data.is_calibration(p.source, p.name)]
+    photos = [p for source in ("coco", "things", "voc", "animals", "clothing") for p in [q for q in kept if q.source == source][:per_source]]
+    requests = collect(network, embeddings, index, classes, photos)
+    print(f"calibration: {len(photos)} photos, {len(requests)} requests", flush=True)
+    s = {"theta": 0.5, "kappa": 0.0, "b0": 0.0, "beta": 0.8}
+
+    def best(name, values, chosen=requests, w=None, also=()):
+        tried = [(score(chosen, s | {name: v} | dict(also), w), v) for v in values]
+        (mean, kinds), value = max(tried, key=lambda t: t[0][0])
+        print(f"  {name} {value}: mean IoU {mean:.4f} {kinds} (tried " + ", ".join(f"{v}: {m[0]:.4f}" for m, v in tried) + ")", flush=True)
+        return mean, value
+
+    there = [r for r in requests if r.kind != "absent"]
+    s["theta"] = best("theta", (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65), there, w=0.0)[1]
+    # Names of things are treated as if they had not been trained, to find how far the second stage's word counts.
+    things = [r for r in requests if r.things]
+    results = []
+    for kappa in (15, 20, 25, 32):
+        results.append((*best("b0", (-0.24, -0.16, -0.08, 0.0), things, s["beta"], {"kappa": kappa}.items()), kappa))
+    _, s["b0"], s["kappa"] = max(results)
+    s["alpha"] = best_alpha = 0.0
+    top = -1.0
+    for alpha in (0.0, 0.1, 0.2, 0.3):
+        mean, kinds = score(there, s, alpha)
+        print(f"  alpha {alpha}: mean IoU {mean:.4f} {kinds}", flush=True)
+        if mean > top + 1e-3:                                             # none, unless it helps clearly
+            top, best_alpha = mean, alpha
+    s["alpha"] = best_alpha
+    for r in requests:
+        r.w[:] = best_alpha
+    s["theta"] = best("theta", (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65), there)[1]
+    s["presence"] = fit_presence(requests, s)
+    config = {**network.config, **s}
+    right = {"present": [], "absent": []}
+    for r in requests:
+        if r.kind in ("single", "absent"):
+            said = presence_score(*r.evidence(s), 1, config)[0].item() >= 0.5
+            right["absent" if r.kind == "absent" else "present"].append(said == (r.kind != "absent"))
+    print(f"  presence {s['presence']}: right for " + ", ".join(f"{np.mean(v):.3f} of {k}" for k, v in right.items()), flush=True)
+    return s

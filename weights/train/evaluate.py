@@ -1,0 +1,173 @@
+"""Figures of an exported model on the fixed validation lists, at the photos' original resolution.
+
+    python evaluate.py --data DATA --model DIR [--sets voc_val coco_val …] [--int8] [--theta 0.5]
+
+full      mIoU when all names of the set are asked for together (label map; with background as a class where it is labelled)
+present   mIoU when the names that are in the photo are asked for together
+single    each name in the photo asked for alone: IoU of its mask, mean over all (photo, name) pairs; single_class: pooled by
+          class before averaging
+recall    share of the truth's segments (photo, name) that some proposal σ(m) > 0.5 meets with IoU ≥ 0.5 / 0.75
+auc       area under the ROC curve of the presence scores, all names of the set together; auc_single: names asked for alone
+accuracy  of "present" when names are asked for alone, half of them absent
+"""
+import argparse
+import json
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+import data
+from network import Network
+from text import TextEncoder, embed, tokenizer
+from views import read_pixels
+
+
+def quantised(tensor):
+    """Symmetric int8 per output channel with an f16 scale, back to float."""
+    rows = tensor.flatten(1)
+    scale = (rows.abs().amax(1, keepdim=True) / 127).half().float().clamp_min(1e-8)
+    return ((rows / scale).round().clamp(-127, 127) * scale).view_as(tensor)
+
+
+def load_model(folder, int8=False):
+    """An exported folder → network, text encoder."""
+    folder = Path(folder)
+    config, state = json.loads((folder / "config.json").read_text()), load_file(str(folder / "model.safetensors"))
+    if int8:
+        state = {k: quantised(v) if v.ndim > 1 else v.half().float() for k, v in state.items()}
+    config["stage2"] = {"names": len(state["stage2.names"]), "rank": len(state["stage2.coef_v"]), "trained": len(state["stage2.trained"])}
+    network, encoder = Network(config), TextEncoder({k: config["text"][k] for k in ("layers", "heads", "max_tokens")})
+    network.load_state_dict({k: v for k, v in state.items() if not k.startswith("text.")})
+    encoder.load_state_dict({k[5:]: v for k, v in state.items() if k.startswith("text.")})
+    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last), encoder.eval().requires_grad_(False)
+
+
+def enlarge(maps, width, height, size=512):
+    """Maps at stride 4 [n,h,w] → original resolution [n,height,width]; cell i is centred at 4i+4 of the scaled photo."""
+    scale = size / max(width, height)
+    w, h = max(1, round(width * scale)), max(1, round(height * scale))
+    x = ((np.arange(width) + 0.5) * (w / width) - 4) / 4
+    y = ((np.arange(height) + 0.5) * (h / height) - 4) / 4
+    grid_x, grid_y = np.meshgrid(x.astype(np.float32), y.astype(np.float32))
+    return np.stack([cv2.remap(np.ascontiguousarray(m), grid_x, grid_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for m in maps])
+
+
+def auc(scores, truth):
+    """Area under the ROC curve by ranks (ties share their rank)."""
+    scores, truth = np.asarray(scores), np.asarray(truth, bool)
+    if truth.all() or not truth.any():
+        return float("nan")
+    values, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    n, m = truth.sum(), (~truth).sum()
+    return float((ranks[truth].sum() - n * (n + 1) / 2) / (n * m))
+
+
+class Overlap:
+    """Intersections and unions by class over a whole set."""
+
+    def __init__(self, classes):
+        self.both, self.truth, self.said = (np.zeros(classes) for _ in range(3))
+
+    def add(self, said, truth):
+        known = truth != data.IGNORE
+        n = len(self.both)
+        self.both += np.bincount(truth[known & (said == truth)], minlength=n)[:n]
+        self.truth += np.bincount(truth[known], minlength=n)[:n]
+        self.said += np.bincount(said[known], minlength=n)[:n]
+
+    def mean(self, first):
+        """Mean IoU of the classes from first on that occur in the truth."""
+        there = np.flatnonzero(self.truth[first:]) + first
+        return float((self.both[there] / (self.truth[there] + self.said[there] - self.both[there])).mean())
+
+
+def label_map(s, numbers, theta):
+    """Prompt maps [T,H,W] → the number of the largest where it exceeds theta, else 0."""
+    best = s.argmax(0)
+    return np.where(np.take_along_axis(s, best[None], 0)[0] > theta, np.asarray(numbers)[best], 0)
+
+
+@torch.no_grad()
+def evaluate(network, embeddings, chosen, theta):
+    """Figures of one validation set; embeddings [T,embed] of its names."""
+    rng = np.random.default_rng(0)
+    n = len(chosen.names)
+    full, present_only = Overlap(n + 1), Overlap(n + 1)
+    single, by_class, hits, all_scores, single_scores = [], Overlap(n + 1), [], ([], []), ([], [])
+    started = time.time()
+    for photo in chosen.photos:
+        truth = photo.labels()
+        height, width = truth.shape
+        there = [int(c) for c in np.unique(truth) if c not in (0, data.IGNORE)]
+        encoded = network.encode(read_pixels(photo.picture, network.config["size"]))
+
+        def ask(numbers):
+            e = embeddings[[c - 1 for c in numbers]]
+            out = {k: v[0] for k, v in network.segment(encoded, e[None]).items()}
+            return out, network.answer(out, e)
+
+        out, answer = ask(range(1, n + 1))
+        full.add(label_map(enlarge(answer["S"].numpy(), width, height), np.arange(1, n + 1), theta), truth)
+        all_scores[0].extend(answer["score"].tolist())
+        all_scores[1].extend(c in there for c in range(1, n + 1))
+        proposals = enlarge(out["masks"].sigmoid().numpy(), width, height) > 0.5
+        known = truth != data.IGNORE
+        flat = proposals[:, known].astype(np.float32)
+        for c in there:
+            t = (truth[known] == c).astype(np.float32)
+            both = flat @ t
+            hits.append(float((both / (flat.sum(1) + t.sum() - both)).max()))
+        if there:
+            present_only.add(label_map(enlarge(ask(there)[1]["S"].numpy(), width, height), there, theta), truth)
+        absent = rng.permutation([c for c in range(1, n + 1) if c not in there])[:max(1, len(there))]
+        for c in [*there, *absent.tolist()]:
+            answer = ask([c])[1]
+            single_scores[0].append(float(answer["score"][0]))
+            single_scores[1].append(c in there)
+            if c in there:
+                said = enlarge(answer["S"].numpy(), width, height)[0] > theta
+                t, s = (truth == c)[known], said[known]
+                single.append((t & s).sum() / (t | s).sum())
+                by_class.both[c] += (t & s).sum()
+                by_class.truth[c] += t.sum()
+                by_class.said[c] += s.sum()
+    scores, labels = np.array(single_scores[0]), np.array(single_scores[1])
+    return {"full": full.mean(0 if chosen.background else 1), "present": present_only.mean(0 if chosen.background else 1),
+            "single": float(np.mean(single)), "single_class": by_class.mean(1),
+            "recall50": float(np.mean(np.array(hits) >= 0.5)), "recall75": float(np.mean(np.array(hits) >= 0.75)),
+            "auc": auc(*all_scores), "auc_single": auc(scores, labels), "accuracy": float(((scores >= 0.5) == labels).mean()),
+            "photos": len(chosen.photos), "seconds": (time.time() - started) / len(chosen.photos)}
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--data", default="../shared/data")
+    p.add_argument("--model", required=True, help="exported folder")
+    p.add_argument("--sets", nargs="+", default=["voc_val", "voc_animals_val", "coco_val", "clothing_val"])
+    p.add_argument("--limit", type=int, help="only the first so many photos of each set")
+    p.add_argument("--int8", action="store_true", help="weights as the product ships them")
+    p.add_argument("--theta", type=float)
+    p.add_argument("--set", nargs="+", default=[], metavar="KEY=NUMBER", help="other numbers than the configuration's, such as alpha=0.2")
+    p.add_argument("--threads", type=int, default=1)
+    args = p.parse_args()
+    torch.set_num_threads(args.threads)
+    network, encoder = load_model(args.model, args.int8)
+    for item in args.set:
+        key, _, number = item.partition("=")
+        network.config[key] = float(number)
+    theta, words = network.config["theta"] if args.theta is None else args.theta, tokenizer()
+    sets = data.validation_sets(args.data, json.loads((Path(args.data) / "splits.json").read_text()))
+    for name in args.sets:
+        chosen = sets[name]
+        chosen.photos = chosen.photos[:args.limit]
+        figures = evaluate(network, embed(encoder, words, chosen.names), chosen, theta)
+        print(f"{name:16s}" + "  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in figures.items()), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Writes a checkpoint as the product reads it: DIR/model.safetensors (float32), config.json, vocab.txt and parts.json.
+
+    python export.py --data DATA --checkpoint RUN/last.pt --text text.pt --cache CACHE --out DIR
+
+The keys are those of network.py and text.py; batch norms are folded. The second stage is fitted and all numbers are
+calibrated here (see calibrate.py).
+"""
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+import data
+import names
+from calibrate import calibrate, fit_rows
+from network import DEFAULTS, Network
+from text import embed, tokenizer
+from train import imagenet_pooled, load_text
+
+
+def spread(embeddings, limit):
+    """Indices of phrases such that every other phrase is as near as limit to one of them: the rest adds nothing."""
+    kept = []
+    for i in range(len(embeddings)):
+        if not kept or (embeddings[kept] @ embeddings[i]).max() < limit:
+            kept.append(i)
+    return kept
+
+
+def int8_bytes(state):
+    """The size when matrices take a byte a weight and an f16 scale a row, and vectors two bytes a number."""
+    return sum(v.numel() + 2 * len(v) if v.ndim > 1 else 2 * v.numel() for v in state.values())
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--data", default="../shared/data")
+    p.add_argument("--checkpoint", required=True)
+    p.add_argument("--text", required=True)
+    p.add_argument("--cache", required=True, help="folder that holds the ImageNet photos' features")
+    p.add_argument("--out", required=True)
+    p.add_argument("--rank", type=int, default=104, help="rank of the second stage's coefficients")
+    p.add_argument("--per-source", type=int, default=45, help="calibration photos of each source")
+    p.add_argument("--threads", type=int, default=1)
+    args = p.parse_args()
+    torch.set_num_threads(args.threads)
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    encoder, words = load_text(args.text), tokenizer()
+    classes = data.load_classes(args.data)
+    phrases = classes.phrases()
+    embeddings = embed(encoder, words, phrases)
+    trained = spread(embeddings, DEFAULTS["seen_hi"] - 0.05)
+
+    saved = torch.load(args.checkpoint, weights_only=True)
+    config = {**saved["config"], "stage2": {"names": 1000, "rank": args.rank, "trained": len(trained)}}
+    network = Network(config)
+    pooled = imagenet_pooled(network, args.data, args.cache).flatten(0, 1)
+    stage2 = fit_rows(network, embed(encoder, words, names.imagenet_names(args.data)), pooled, args.rank)
+    # fit_rows fills the trunk with the published weights; the checkpoint's come last, for they may be tuned.
+    network.load_state_dict({k: v for k, v in saved["model"].items() if not k.startswith("stage2.")}, strict=False)
+    network.stage2.load_state_dict({**stage2, "trained": embeddings[trained]})
+    network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    numbers = calibrate(network, embeddings, {n: i for i, n in enumerate(phrases)}, args.data, args.per_source)
+
+    state = {k: v.detach().float().contiguous() for k, v in network.state_dict().items()}
+    state |= {f"text.{k}": v.detach().float().contiguous() for k, v in encoder.state_dict().items()}
+    save_file(state, str(out / "model.safetensors"))
+    vocabulary = sorted(words.get_vocab().items(), key=lambda item: item[1])
+    (out / "vocab.txt").write_text("".join(f"{w}\n" for w, _ in vocabulary))
+    shutil.copy(Path(__file__).with_name("parts.json"), out)
+    c = network.config
+    (out / "config.json").write_text(json.dumps({
+        "arch": c["arch"], "d": c["d"], "dm": c["dm"], "heads": c["heads"], "queries": c["queries"], "layers": c["layers"],
+        "size": c["size"], "pmp": c["pmp"], "alpha": numbers["alpha"], "beta": numbers["beta"], "kappa": numbers["kappa"],
+        "b0": numbers["b0"], "seen_hi": c["seen_hi"], "seen_lo": c["seen_lo"], "theta": numbers["theta"],
+        "presence": numbers["presence"], "templates": ["{}"],
+        "text": {k: encoder.config[k] for k in ("layers", "heads", "max_tokens")}, "trained_names": [phrases[i] for i in trained]}, indent=1) + "\n")
+    total = int8_bytes(state) + (out / "vocab.txt").stat().st_size
+    parts = {}
+    for k, v in state.items():
+        parts[k.split(".")[0]] = parts.get(k.split(".")[0], 0) + v.numel()
+    print(f"{len(state)} tensors, {parts}; int8 with the vocabulary {total / 1e6:.2f} MB", flush=True)
+
+
+if __name__ == "__main__":
+    main()
