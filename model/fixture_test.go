@@ -224,9 +224,9 @@ func sharedModel(t testing.TB, device int) *Model {
 // fixture is what PyTorch says of the network with random weights.
 type fixture map[string]weights.Entry
 
-func readFixture(t testing.TB) fixture {
+func readFixture(t testing.TB, name string) fixture {
 	t.Helper()
-	file, err := os.ReadFile("testdata/network.safetensors")
+	file, err := os.ReadFile("testdata/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -320,7 +320,7 @@ func TestTensorNames(t *testing.T) {
 		got = append(got, name)
 	}
 	slices.Sort(got)
-	want := strings.Split(string(readFixture(t).bytes(t, "names")), "\n")
+	want := strings.Split(string(readFixture(t, "network.safetensors").bytes(t, "names")), "\n")
 	for _, name := range got {
 		if !slices.Contains(want, name) {
 			t.Errorf("Go asks for %q, which PyTorch does not have", name)

@@ -164,7 +164,7 @@ func columns(x []float32, width, n int) []float32 {
 // torch.nn.MultiheadAttention and a second reading of the description
 // compute (make.py sees to that).
 func TestNetwork(t *testing.T) {
-	f := readFixture(t)
+	f := readFixture(t, "network.safetensors")
 	onDevices(t, func(t *testing.T, m *Model) {
 		worst := worstErrors{}
 		for name, size := range testPictures {
@@ -218,7 +218,7 @@ func compareSegment(t *testing.T, f fixture, p tapped, name string, prompts []st
 // The text encoder computes what transformers' BertModel computes with the
 // same weights.
 func TestTextEncoder(t *testing.T) {
-	f := readFixture(t)
+	f := readFixture(t, "network.safetensors")
 	onDevices(t, func(t *testing.T, m *Model) {
 		worst := worstErrors{}
 		for i := 0; ; i++ {
@@ -248,7 +248,7 @@ func TestTextEncoder(t *testing.T) {
 // The public face gives what PyTorch gives: scores, maps, masks and label
 // maps at the picture's own resolution.
 func TestAnswer(t *testing.T) {
-	f := readFixture(t)
+	f := readFixture(t, "network.safetensors")
 	onDevices(t, func(t *testing.T, m *Model) {
 		worst := worstErrors{}
 		for name, size := range testPictures {

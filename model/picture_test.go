@@ -29,7 +29,7 @@ func TestResizeLikePillow(t *testing.T) {
 	// Pillow computes this in float32 with weights in float64; values go to 255.
 	const tolerance = 1e-4
 	const width, height = 37, 23
-	f := readFixture(t)
+	f := readFixture(t, "network.safetensors")
 	pixels := testPixels("resize", width, height)
 	for i, size := range [][2]int{{16, 10}, {50, 31}, {37, 5}, {1, 23}, {37, 23}} {
 		w, h := size[0], size[1]

@@ -522,4 +522,5 @@ def main():
     print("bytes", (HERE / "network.safetensors").stat().st_size, "tensors", len(fixture))
 
 
-main()
+if __name__ == "__main__":
+    main()
