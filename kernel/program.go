@@ -304,9 +304,6 @@ func (p *Program) Records(stage, constants, arena int) []byte {
 	return out
 }
 
-// KindOf tells what op is, for reports.
-func KindOf(op Op) Kind { return op.record().kind }
-
 // appendWord appends a little-endian word. encoding/binary has it too, but
 // brings reflection into the engine that a browser downloads.
 func appendWord(b []byte, w uint32) []byte {

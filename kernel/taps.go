@@ -18,10 +18,23 @@ type TapTable struct {
 // BILINEAR; its weights to within rounding).
 func Taps(in, out int) TapTable {
 	scale := float64(in) / float64(out)
-	support := max(scale, 1)
-	return makeTaps(in, out, int(math.Ceil(support))*2+1, func(i int) (centre, radius float64) {
-		return (float64(i) + 0.5) * scale, support
-	})
+	radius := max(scale, 1)
+	t := newTaps(out, int(math.Ceil(radius))*2+1)
+	for i := range out {
+		centre := (float64(i) + 0.5) * scale
+		first := max(int(centre-radius+0.5), 0)
+		last := min(int(centre+radius+0.5), in)
+		w := t.Weights[i*t.Size : (i+1)*t.Size]
+		var sum float64
+		for j := first; j < last; j++ {
+			sum += triangle((float64(j) - centre + 0.5) / radius)
+		}
+		for j := first; j < last; j++ {
+			w[j-first] = float32(triangle((float64(j)-centre+0.5)/radius) / sum)
+		}
+		t.First[i], t.Count[i] = int32(first), int32(last-first)
+	}
+	return t
 }
 
 // PaintTaps makes the taps that bring a map of in cells to out pixels,
@@ -47,25 +60,6 @@ func PaintTaps(in, out int, scale, stride float64) TapTable {
 
 func newTaps(n, size int) TapTable {
 	return TapTable{N: n, Size: size, First: make([]int32, n), Count: make([]int32, n), Weights: make([]float32, n*size)}
-}
-
-func makeTaps(in, out, size int, at func(i int) (centre, radius float64)) TapTable {
-	t := newTaps(out, size)
-	for i := range out {
-		centre, radius := at(i)
-		first := max(int(centre-radius+0.5), 0)
-		last := min(int(centre+radius+0.5), in)
-		w := t.Weights[i*size : (i+1)*size]
-		var sum float64
-		for j := first; j < last; j++ {
-			sum += triangle((float64(j) - centre + 0.5) / radius)
-		}
-		for j := first; j < last; j++ {
-			w[j-first] = float32(triangle((float64(j)-centre+0.5)/radius) / sum)
-		}
-		t.First[i], t.Count[i] = int32(first), int32(last-first)
-	}
-	return t
 }
 
 func triangle(x float64) float64 { return max(1-math.Abs(x), 0) }

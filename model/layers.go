@@ -40,25 +40,23 @@ func (l *loader) vector(name string, shape ...int) kernel.Const {
 // linear is a fully connected layer, or a 1×1 convolution over rows.
 type linear struct {
 	weight, bias kernel.Const
-	hasBias      bool
 	in, out      int
 }
 
 func (l *loader) linear(name string, in, out int) linear {
-	f := linear{in: in, out: out, hasBias: true}
 	l.check(name+".weight", out, in)
-	f.weight = l.matrix(name+".weight", in, out)
-	f.bias = l.vector(name+".bias", out)
-	return f
+	return l.dense(name, in, out)
 }
 
 // pointwise is linear for a checkpoint that keeps a 1×1 convolution.
 func (l *loader) pointwise(name string, in, out int) linear {
-	f := linear{in: in, out: out, hasBias: true}
 	l.check(name+".weight", out, in, 1, 1)
-	f.weight = l.matrix(name+".weight", in, out)
-	f.bias = l.vector(name+".bias", out)
-	return f
+	return l.dense(name, in, out)
+}
+
+// dense is what linear and pointwise share once the weight's shape is checked.
+func (l *loader) dense(name string, in, out int) linear {
+	return linear{l.matrix(name+".weight", in, out), l.vector(name+".bias", out), in, out}
 }
 
 // matrix packs a tensor of out rows of in numbers, to be multiplied from the right.
@@ -131,11 +129,7 @@ func (g graph) grid(h, w, c int) grid { return grid{g.Temp(h * w * c), h, w, c} 
 
 // linearTo computes dst = act(x·Wᵀ + b) + res for m rows.
 func (g graph) linearTo(dst, x kernel.View, m int, f linear, act kernel.Act, res kernel.View) {
-	op := kernel.MatMul{Dst: dst, A: x, B: g.Const(f.weight), Res: res, M: m, N: f.out, K: f.in, Act: act}
-	if f.hasBias {
-		op.Bias = g.Const(f.bias)
-	}
-	g.Do(op)
+	g.Do(kernel.MatMul{Dst: dst, A: x, B: g.Const(f.weight), Bias: g.Const(f.bias), Res: res, M: m, N: f.out, K: f.in, Act: act})
 }
 
 // linear returns act(x·Wᵀ + b) for m rows.

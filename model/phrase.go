@@ -21,7 +21,6 @@ const maxPhrases = 8192
 // phraseEncoder is the program that embeds phrases, one at a time: a stage
 // for each number of token slots and one for the classifier row.
 type phraseEncoder struct {
-	program *kernel.Program
 	session kernel.Session
 	inputs  []textInput
 	out     kernel.View // Width float32s
@@ -33,7 +32,7 @@ type phraseEncoder struct {
 func (m *Model) newPhraseEncoder() (*phraseEncoder, error) {
 	p := &kernel.Program{}
 	g := graph{p}
-	e := &phraseEncoder{program: p, out: p.Keep(m.text.c.Width), rowOut: p.Keep(trunkFeatures)}
+	e := &phraseEncoder{out: p.Keep(m.text.c.Width), rowOut: p.Keep(trunkFeatures)}
 	for slots := 8; ; slots *= 2 {
 		slots = min(slots, m.text.c.MaxTokens)
 		in := textInput{slots: slots, stage: p.Stage()}

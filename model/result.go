@@ -7,10 +7,6 @@ import (
 	"github.com/pmp-seg/pmp/kernel"
 )
 
-// absent fills the map of a prompt that is not in the picture: below every
-// threshold.
-const absent = -1
-
 // Mask writes prompt i's mask at the picture's own resolution to dst, a byte
 // a pixel, 0 or 1. The mask of a prompt that is not present is empty.
 func (r *Result) Mask(i int, dst []byte) error {
@@ -36,7 +32,7 @@ func (r *Result) LabelMap(dst []byte) error {
 
 func (r *Result) paint(i int) error {
 	if !r.Prompts[i].Present {
-		return r.picture.paintMap(i, make([]float32, r.cells), -absent)
+		return r.picture.paintMap(i, make([]float32, r.cells), 1) // nothing reaches 1
 	}
 	s, columns := r.Map(i)
 	s = slices.Clone(s)

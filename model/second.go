@@ -23,7 +23,7 @@ const ridgeWidth = 0.3
 func (l *loader) secondStage(c Config) secondStage {
 	s := secondStage{rank: c.Rank, rows: c.Rows, e: c.Text.Width}
 	l.check("stage2.names", s.rows, s.e)
-	s.names = linear{in: s.e, out: s.rows, hasBias: true}
+	s.names = linear{in: s.e, out: s.rows}
 	s.names.weight = l.constants.Add(kernel.PackedLen(s.e, s.rows), func(dst []float32) {
 		w := make([]float32, s.rows*s.e)
 		l.source.Read("stage2.names", w)
