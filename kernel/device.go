@@ -1,6 +1,9 @@
 package kernel
 
-import "errors"
+import (
+	"errors"
+	"unsafe"
+)
 
 // ErrMemory says that a device could not get the memory that constants or an
 // arena need. What was there before is untouched.
@@ -47,12 +50,17 @@ type Constants struct {
 
 type constant struct {
 	Const
-	fill func(dst []float32)
+	fill func(dst []byte)
 }
 
 // Add reserves room for n float32s; fill, which gets a zeroed slice, makes
 // them when a device loads. Fill may be called more than once.
 func (c *Constants) Add(n int, fill func(dst []float32)) Const {
+	return c.AddBytes(n, func(dst []byte) { fill(Floats(dst)) })
+}
+
+// AddBytes is Add for a block of n float32s that also holds other things.
+func (c *Constants) AddBytes(n int, fill func(dst []byte)) Const {
 	if n <= 0 {
 		panic("kernel: empty constant")
 	}
@@ -67,7 +75,7 @@ func (c *Constants) Size() int { return c.size }
 
 // Each makes the constants one after the other and calls f with each one's
 // offset in bytes; f must not keep the slice.
-func (c *Constants) Each(f func(offset int, data []float32) error) error {
+func (c *Constants) Each(f func(offset int, data []byte) error) error {
 	var scratch []float32
 	for _, it := range c.items {
 		if cap(scratch) < it.length {
@@ -75,10 +83,22 @@ func (c *Constants) Each(f func(offset int, data []float32) error) error {
 		}
 		s := scratch[:it.length]
 		clear(s)
-		it.fill(s)
-		if err := f(it.offset, s); err != nil {
+		b := Bytes(s)
+		it.fill(b)
+		if err := f(it.offset, b); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// Floats is the memory of b as float32s. Programs run on little-endian
+// machines, as WebAssembly is.
+func Floats(b []byte) []float32 {
+	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/4)
+}
+
+// Bytes is the memory of f.
+func Bytes(f []float32) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(f))), 4*len(f))
 }

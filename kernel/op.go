@@ -24,12 +24,16 @@ const (
 	KindClassify
 	KindPicture
 	KindPaint
+	KindQuantize
+	KindMatMul8
+	KindDepthwise8
+	KindResidual8
 	KindCount // number of kinds + 1
 )
 
 var kindNames = [KindCount]string{"", "matmul", "conv", "depthwise", "upsample-add",
 	"layer-norm", "l2-norm", "l1-norm", "add", "add-position", "attention", "pack",
-	"activate", "classify", "picture", "paint"}
+	"activate", "classify", "picture", "paint", "quantize", "matmul8", "depthwise8", "residual8"}
 
 func (k Kind) String() string {
 	if k == 0 || k >= KindCount {
@@ -129,13 +133,16 @@ func (o MatMul) Dense() MatMul {
 //		dst[(y*W+x)*N+n] = act(s) }
 //
 // H, W are the output's rows and columns, WP the columns of the padded
-// input, B is packed with Size*Size*C rows; N is a multiple of Panel.
+// input, B is packed with Size*Size*C rows; N is a multiple of Panel. If
+// Bytes is set, dst holds round7(s) instead, a byte each, see Quantize; Act
+// must be ActNone then.
 type Conv struct {
 	Dst, A, B, Bias View
 	H, W, N         int
 	Size, Stride, C int
 	WP              int
 	Act             Act
+	Bytes           bool
 }
 
 func (o Conv) record() record {
@@ -145,8 +152,11 @@ func (o Conv) record() record {
 	if o.N%Panel != 0 {
 		panic("kernel: Conv needs N to be a multiple of Panel")
 	}
+	if o.Bytes && o.Act != ActNone {
+		panic("kernel: Conv to bytes has no other activation")
+	}
 	return record{kind: KindConv, act: o.Act, views: views{o.Dst, o.A, o.B, o.Bias},
-		ints: ints{o.H, o.W, o.N, o.Size, o.Stride, o.C, o.WP}}
+		ints: ints{o.H, o.W, o.N, o.Size, o.Stride, o.C, o.WP, flag(o.Bytes)}}
 }
 
 // Depthwise is a depthwise convolution over channels-last rows, zero outside
@@ -296,21 +306,14 @@ func (o AddPosition) record() record {
 //		for c { dst[q*D + h*hd+c] = sum_j p[j] * V[j*LDV + h*hd+c] } }
 //
 // K is packed: panels of Panel keys (columns) with D rows, see Panel; a mask
-// row is dense, NK wide. Scratch holds AttentionRows rows of NK rounded up
-// to Panel. NK need not be a multiple of Panel unless Mask is given (then a
-// multiple of 4 is needed). LDQ and LDV of 0 mean D.
+// row is dense, NK wide. NK need not be a multiple of Panel unless Mask is
+// given (then a multiple of 4 is needed). LDQ and LDV of 0 mean D.
 type Attention struct {
-	Dst, Q, K, V, Mask, Count, Scratch View
-	NQ, NK, D, Heads                   int
-	LDQ, LDV                           int
-	Scale                              float32
+	Dst, Q, K, V, Mask, Count View
+	NQ, NK, D, Heads          int
+	LDQ, LDV                  int
+	Scale                     float32
 }
-
-// AttentionRows is the number of score rows that Attention's scratch holds.
-const AttentionRows = 8
-
-// AttentionScratch is the length of Attention's scratch in float32s.
-func AttentionScratch(nk int) int { return AttentionRows * ((nk + Panel - 1) / Panel * Panel) }
 
 func (o Attention) record() record {
 	if o.NQ <= 0 || o.NK <= 0 || o.D <= 0 || o.Heads <= 0 {
@@ -322,7 +325,7 @@ func (o Attention) record() record {
 	if o.Mask.Valid() && o.NK%4 != 0 {
 		panic("kernel: Attention with a mask needs NK to be a multiple of 4")
 	}
-	return record{kind: KindAttention, views: views{o.Dst, o.Q, o.K, o.V, o.Mask, o.Count, o.Scratch},
+	return record{kind: KindAttention, views: views{o.Dst, o.Q, o.K, o.V, o.Mask, o.Count},
 		ints:   ints{o.NQ, o.NK, o.D, o.Heads, or(o.LDQ, o.D), or(o.LDV, o.D)},
 		floats: floats{o.Scale}}
 }
@@ -449,6 +452,13 @@ func rowShape(m, n int) {
 	if m <= 0 || n <= 0 || n%4 != 0 {
 		panic("kernel: rows need M above 0 and N a multiple of 4")
 	}
+}
+
+func flag(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 func or(a, b int) int {

@@ -106,6 +106,9 @@ func (p *Program) add(b buffer) View {
 // Temp makes a buffer of n float32s that lives between the ops that touch it.
 func (p *Program) Temp(n int) View { return p.add(buffer{size: 4 * n}) }
 
+// TempBytes is Temp for n bytes.
+func (p *Program) TempBytes(n int) View { return p.add(buffer{size: n}) }
+
 // Keep makes a buffer of n float32s that lives from the first op that
 // touches it to the end of the program, so that later stages and the host
 // can read it.

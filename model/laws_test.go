@@ -30,10 +30,10 @@ func asked(t testing.TB, p *Picture, s segment, prompts []string) answer {
 	must(t, p.run(s, phrases, owner))
 	q, cells := p.model.decoder.q, p.map4.cells()
 	a := answer{masks: make([]float32, q*cells)}
-	must(t, p.session.Read(p.reply.masks, floatBytes(a.masks)))
+	must(t, p.session.Read(p.reply.masks, kernel.Bytes(a.masks)))
 	maps, class := make([]float32, len(prompts)*cells), make([]float32, len(prompts)*q)
-	must(t, p.session.Read(p.reply.maps, floatBytes(maps)))
-	must(t, p.session.Read(p.reply.class, floatBytes(class)))
+	must(t, p.session.Read(p.reply.maps, kernel.Bytes(maps)))
+	must(t, p.session.Read(p.reply.class, kernel.Bytes(class)))
 	for i := range prompts {
 		a.maps = append(a.maps, maps[i*cells:(i+1)*cells])
 		r := Result{picture: p, maps: a.maps[i], cells: cells}
@@ -220,8 +220,8 @@ func whole(t testing.TB, p *Picture, prompts ...string) []byte {
 	plane := make([]byte, p.Width*p.Height)
 	for i, a := range r.Prompts {
 		s, _ := r.Map(i)
-		out = append(out, floatBytes(s)...)
-		out = append(out, floatBytes([]float32{a.Score})...)
+		out = append(out, kernel.Bytes(s)...)
+		out = append(out, kernel.Bytes([]float32{a.Score})...)
 		must(t, r.Mask(i, plane))
 		out = append(out, plane...)
 	}

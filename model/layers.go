@@ -213,8 +213,7 @@ func (g graph) attend(f attention, x kernel.View, m int, mem memory, mask, count
 	q := g.linear(x, m, f.q, kernel.ActNone)
 	y := g.Temp(m * d)
 	g.Do(kernel.Attention{Dst: y, Q: q, K: mem.k, V: mem.v, Mask: mask, Count: count,
-		Scratch: g.Temp(kernel.AttentionScratch(mem.n)),
-		NQ:      m, NK: mem.n, D: d, Heads: f.heads, Scale: invSqrt(d / f.heads)})
+		NQ: m, NK: mem.n, D: d, Heads: f.heads, Scale: invSqrt(d / f.heads)})
 	dst := g.Temp(m * f.out.out)
 	g.linearTo(dst, y, m, f.out, kernel.ActNone, res)
 	return dst

@@ -38,7 +38,7 @@ func (t taps) read(tb testing.TB, s kernel.Session) map[string][]float32 {
 	out := map[string][]float32{}
 	for name, v := range t.views {
 		x := make([]float32, v.n)
-		must(tb, s.Read(v.View, floatBytes(x)))
+		must(tb, s.Read(v.View, kernel.Bytes(x)))
 		out[name] = x
 	}
 	return out

@@ -71,13 +71,13 @@ func (m *Model) embed(text string) (*phrase, error) {
 	}
 	normalise(p.embedding)
 	s := m.encoder.session
-	if err := s.Write(m.encoder.rowIn, floatBytes(p.embedding)); err != nil {
+	if err := s.Write(m.encoder.rowIn, kernel.Bytes(p.embedding)); err != nil {
 		return nil, err
 	}
 	if err := s.Run(m.encoder.rowRun); err != nil {
 		return nil, err
 	}
-	if err := s.Read(m.encoder.rowOut, floatBytes(p.row)); err != nil {
+	if err := s.Read(m.encoder.rowOut, kernel.Bytes(p.row)); err != nil {
 		return nil, err
 	}
 	p.share = m.share(p.embedding)
@@ -104,19 +104,19 @@ func (m *Model) encodeText(text string, dst []float32) error {
 		mean[i] = 1 / float32(len(ids))
 	}
 	s := m.encoder.session
-	if err := s.Write(in.words, floatBytes(words)); err != nil {
+	if err := s.Write(in.words, kernel.Bytes(words)); err != nil {
 		return err
 	}
 	if err := s.Write(in.count, intBytes([]int32{int32(len(ids))})); err != nil {
 		return err
 	}
-	if err := s.Write(in.mean, floatBytes(mean)); err != nil {
+	if err := s.Write(in.mean, kernel.Bytes(mean)); err != nil {
 		return err
 	}
 	if err := s.Run(in.stage); err != nil {
 		return err
 	}
-	return s.Read(m.encoder.out, floatBytes(dst))
+	return s.Read(m.encoder.out, kernel.Bytes(dst))
 }
 
 // share is the second stage's weight for an embedding: alpha for the names

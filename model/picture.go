@@ -267,11 +267,11 @@ func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 		r.Theta = m.Config.Theta
 	}
 	r.maps = make([]float32, len(prompts)*r.cells)
-	if err := p.session.Read(p.reply.maps, floatBytes(r.maps)); err != nil {
+	if err := p.session.Read(p.reply.maps, kernel.Bytes(r.maps)); err != nil {
 		return nil, err
 	}
 	class := make([]float32, len(prompts)*m.decoder.q)
-	if err := p.session.Read(p.reply.class, floatBytes(class)); err != nil {
+	if err := p.session.Read(p.reply.class, kernel.Bytes(class)); err != nil {
 		return nil, err
 	}
 	presence := o.Presence
@@ -337,7 +337,7 @@ func (p *Picture) run(s segment, phrases []*phrase, owner []int32) error {
 		view kernel.View
 		data []byte
 	}{
-		{p.ask.embeddings, floatBytes(embeddings)}, {p.ask.rows, floatBytes(rows)}, {p.ask.coef, floatBytes(coef)},
+		{p.ask.embeddings, kernel.Bytes(embeddings)}, {p.ask.rows, kernel.Bytes(rows)}, {p.ask.coef, kernel.Bytes(coef)},
 		{p.ask.owner, intBytes(owners)}, {p.ask.count, intBytes([]int32{int32(1 + len(phrases))})},
 	} {
 		if err := p.session.Write(in.view, in.data); err != nil {

@@ -42,7 +42,7 @@ func TestResizeLikePillow(t *testing.T) {
 			H: h, W: w, HP: hp, WP: wp, HI: height, WI: width, SizeY: tapsY.Size, SizeX: tapsX.Size})
 		s := runOne(t, p, scalar.New(), map[kernel.View][]byte{in: pixels})
 		got := make([]float32, wp*hp*rgbx)
-		must(t, s.Read(out, floatBytes(got)))
+		must(t, s.Read(out, kernel.Bytes(got)))
 		want := f.floats(t, "resize/"+itoa(i))
 		worst := 0.0
 		for y := range hp {

@@ -49,7 +49,7 @@ func (p *Picture) paintMap(index int, s []float32, theta float32) error {
 	for i, x := range s {
 		above[i] = x - theta
 	}
-	if err := p.session.Write(p.paint.in, floatBytes(above)); err != nil {
+	if err := p.session.Write(p.paint.in, kernel.Bytes(above)); err != nil {
 		return err
 	}
 	if err := p.session.Write(p.paint.index, intBytes([]int32{int32(index)})); err != nil {
@@ -70,7 +70,7 @@ func (p *Picture) Proposals(each func(mask []byte) error) error {
 	}
 	q, cells := p.model.decoder.q, p.map4.cells()
 	masks := make([]float32, q*cells)
-	if err := p.session.Read(p.reply.masks, floatBytes(masks)); err != nil {
+	if err := p.session.Read(p.reply.masks, kernel.Bytes(masks)); err != nil {
 		return err
 	}
 	mask := make([]byte, p.Width*p.Height)
@@ -98,14 +98,9 @@ func (p *Picture) segmentFor(n int) segment {
 	panic("model: more phrases than any recording holds")
 }
 
-// floatBytes is f's memory. Devices are little-endian, as every machine that
-// Go runs this on is.
-func floatBytes(f []float32) []byte {
-	return unsafe.Slice((*byte)(unsafe.Pointer(&f[0])), 4*len(f))
-}
-
+// intBytes is n's memory.
 func intBytes(n []int32) []byte {
-	return unsafe.Slice((*byte)(unsafe.Pointer(&n[0])), 4*len(n))
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(n))), 4*len(n))
 }
 
 // NoLabel marks pixels of a label map that belong to no prompt.

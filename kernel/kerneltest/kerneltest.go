@@ -111,10 +111,9 @@ type operand struct {
 type role int
 
 const (
-	input        role = iota // must not change
-	output                   // float32s that must agree
-	outputBytes              // bytes that must be equal
-	scratchSpace             // may hold anything
+	input       role = iota // must not change
+	output                  // float32s that must agree
+	outputBytes             // bytes that must be equal
 )
 
 // try runs the ops that build gives and compares the operands afterwards.
@@ -232,9 +231,6 @@ func (t *trial) out(n int) kernel.View { return t.operand(output, unset(4*n)) }
 
 // outBytes is out for n bytes.
 func (t *trial) outBytes(n int) kernel.View { return t.operand(outputBytes, unset(n)) }
-
-// scratch is an operand of n float32s whose content does not matter.
-func (t *trial) scratch(n int) kernel.View { return t.operand(scratchSpace, unset(4*n)) }
 
 // packed is an operand with a random matrix of K rows and N columns in panels.
 func (t *trial) packed(k, n int) kernel.View {

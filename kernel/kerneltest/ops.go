@@ -251,7 +251,6 @@ func attention(s *suite) {
 			o.Q = t.in((o.NQ-1)*ldq + o.D)
 			o.K = t.packed(o.D, o.NK)
 			o.V = t.in((o.NK-1)*ldv + o.D)
-			o.Scratch = t.scratch(kernel.AttentionScratch(o.NK))
 			if count > 0 {
 				o.Count = t.ints(count)
 			}

@@ -55,12 +55,12 @@ func dot8(row, b []float32, step int) [kernel.Panel]float32 {
 }
 
 func (s *session) conv(o kernel.Conv) {
-	dst, a, b, bias := s.f(o.Dst), s.f(o.A), s.f(o.B), s.f(o.Bias)
+	a, b, bias := s.f(o.A), s.f(o.B), s.f(o.Bias)
+	dst, bytes := s.f(o.Dst), s.bytes(o.Dst)
 	span := o.Size * o.C // numbers that one kernel row covers
 	for y := range o.H {
 		for x := range o.W {
-			out := dst[(y*o.W+x)*o.N : (y*o.W+x+1)*o.N]
-			for n := range out {
+			for n := range o.N {
 				var v float32
 				if bias != nil {
 					v = bias[n]
@@ -72,7 +72,11 @@ func (s *session) conv(o kernel.Conv) {
 						v += p * panel[(ky*span+i)*kernel.Panel]
 					}
 				}
-				out[n] = o.Act.Apply(v)
+				if at := (y*o.W+x)*o.N + n; o.Bytes {
+					bytes[at] = round7(v)
+				} else {
+					dst[at] = o.Act.Apply(v)
+				}
 			}
 		}
 	}

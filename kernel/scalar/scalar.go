@@ -32,8 +32,8 @@ func (d *device) Load(c *kernel.Constants) error {
 		return kernel.ErrMemory
 	}
 	d.constants = words(c.Size())
-	return c.Each(func(offset int, data []float32) error {
-		copy(floats(d.constants[offset:]), data)
+	return c.Each(func(offset int, data []byte) error {
+		copy(d.constants[offset:], data)
 		return nil
 	})
 }
@@ -130,6 +130,14 @@ func (s *session) run(op kernel.Op) {
 		s.picture(o)
 	case kernel.Paint:
 		s.paint(o)
+	case kernel.Quantize:
+		s.quantize(o)
+	case kernel.MatMul8:
+		s.matMul8(o)
+	case kernel.Depthwise8:
+		s.depthwise8(o)
+	case kernel.Residual8:
+		s.residual8(o)
 	default:
 		panic("kernel/scalar: unknown op")
 	}
@@ -153,7 +161,7 @@ func (s *session) f(v kernel.View) []float32 {
 	if !v.Valid() {
 		return nil
 	}
-	return floats(s.bytes(v))
+	return kernel.Floats(s.bytes(v))
 }
 
 // i is f for int32s.
@@ -164,10 +172,5 @@ func (s *session) i(v kernel.View) []int32 {
 
 // words makes n zeroed bytes that float32s may lie in.
 func words(n int) []byte {
-	w := make([]float32, n/4+1)
-	return unsafe.Slice((*byte)(unsafe.Pointer(&w[0])), len(w)*4)[:n]
-}
-
-func floats(b []byte) []float32 {
-	return unsafe.Slice((*float32)(unsafe.Pointer(&b[0])), len(b)/4)
+	return kernel.Bytes(make([]float32, n/4+1))[:n]
 }

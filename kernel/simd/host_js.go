@@ -28,10 +28,11 @@ func toJS(b []byte) js.Value {
 
 // host is an instance of the module in the engine that also runs us.
 type host struct {
-	relaxed bool
-	memory  js.Value // the WebAssembly.Memory
-	bytes   js.Value // all of it as a Uint8Array, made anew when it grows
-	runFunc js.Value
+	relaxed            bool
+	memory             js.Value // the WebAssembly.Memory
+	bytes              js.Value // all of it as a Uint8Array, made anew when it grows
+	runFunc, beginFunc js.Value
+	scratchSize        int
 }
 
 // newHost compiles and instantiates synchronously, which is allowed in a
@@ -52,7 +53,8 @@ func newHost() (h *host, err error) {
 	}
 	wasm := js.Global().Get("WebAssembly")
 	exports := wasm.Get("Instance").New(wasm.Get("Module").New(toJS(module))).Get("exports")
-	h.memory, h.runFunc = exports.Get("memory"), exports.Get("run")
+	h.memory, h.runFunc, h.beginFunc = exports.Get("memory"), exports.Get("run"), exports.Get("begin")
+	h.scratchSize = exports.Get("scratchSize").Get("value").Int()
 	h.view()
 	return h, nil
 }
@@ -99,6 +101,8 @@ func (h *host) run(records, count int) (err error) {
 	h.runFunc.Invoke(records, count)
 	return nil
 }
+
+func (h *host) begin(scratch int) { h.beginFunc.Invoke(scratch, 0, 1) }
 
 func (h *host) close() error {
 	h.memory, h.bytes, h.runFunc = js.Undefined(), js.Undefined(), js.Undefined()

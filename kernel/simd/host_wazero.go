@@ -14,10 +14,11 @@ var compiled = wazero.NewCompilationCache()
 
 // host is an instance of the module in wazero.
 type host struct {
-	runtime wazero.Runtime
-	memory  api.Memory
-	runFunc api.Function
-	stack   [2]uint64 // arguments of runFunc
+	runtime            wazero.Runtime
+	memory             api.Memory
+	runFunc, beginFunc api.Function
+	stack              [2]uint64 // arguments of runFunc
+	scratchSize        int
 }
 
 func newHost() (*host, error) {
@@ -28,7 +29,8 @@ func newHost() (*host, error) {
 		r.Close(ctx)
 		return nil, err
 	}
-	return &host{runtime: r, memory: m.Memory(), runFunc: m.ExportedFunction("run")}, nil
+	return &host{runtime: r, memory: m.Memory(), runFunc: m.ExportedFunction("run"), beginFunc: m.ExportedFunction("begin"),
+		scratchSize: int(m.ExportedGlobal("scratchSize").Get())}, nil
 }
 
 func (h *host) name() string { return "simd (wazero)" }
@@ -54,6 +56,10 @@ func (h *host) run(records, count int) error {
 		return errTrap
 	}
 	return nil
+}
+
+func (h *host) begin(scratch int) {
+	h.beginFunc.Call(context.Background(), uint64(scratch), 0, 1)
 }
 
 func (h *host) close() error { return h.runtime.Close(context.Background()) }

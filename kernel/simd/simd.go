@@ -11,7 +11,6 @@ package simd
 import (
 	_ "embed"
 	"errors"
-	"math"
 
 	"github.com/pmp-seg/pmp/kernel"
 )
@@ -46,6 +45,11 @@ func New() (*Device, error) {
 	d.memory.grow = h.grow
 	d.memory.end = h.size()
 	d.memory.release(firstAddress, d.memory.end-firstAddress)
+	scratch, ok := d.memory.reserve(h.scratchSize)
+	if !ok {
+		return nil, kernel.ErrMemory
+	}
+	h.begin(scratch)
 	return d, nil
 }
 
@@ -65,20 +69,8 @@ func (d *Device) Load(c *kernel.Constants) error {
 		return kernel.ErrMemory
 	}
 	d.constants = at
-	// The numbers go over in pieces, so that no second copy of a large
-	// tensor is made.
-	var piece [16 << 10]byte
-	return c.Each(func(offset int, data []float32) error {
-		to := at + offset
-		for len(data) > 0 {
-			n := min(len(data), len(piece)/4)
-			for i, x := range data[:n] {
-				u := math.Float32bits(x)
-				piece[4*i], piece[4*i+1], piece[4*i+2], piece[4*i+3] = byte(u), byte(u>>8), byte(u>>16), byte(u>>24)
-			}
-			d.host.write(to, piece[:4*n])
-			data, to = data[n:], to+4*n
-		}
+	return c.Each(func(offset int, data []byte) error {
+		d.host.write(at+offset, data)
 		return nil
 	})
 }

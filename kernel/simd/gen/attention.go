@@ -24,8 +24,8 @@ func (k *kernels) attention() *Func {
 	begin, weigh, scale := k.attentionBegin(), k.attentionWeigh(), k.scaleRow()
 
 	f, record := k.opFunc()
-	v, n := views(f, record, 7), ints(f, record, 6)
-	dst, q, keys, values, mask, count, scratch := v[0], v[1], v[2], v[3], v[4], v[5], v[6]
+	v, n := views(f, record, 6), ints(f, record, 6)
+	dst, q, keys, values, mask, count := v[0], v[1], v[2], v[3], v[4], v[5]
 	NQ, NK, D, Heads, LDQ, LDV := n[0], n[1], n[2], n[3], n[4], n[5]
 	N := f.Let(NK)
 	f.If(count, func() { N.Set(count.I32(0)) })
@@ -33,14 +33,9 @@ func (k *kernels) attention() *Func {
 	head := f.Let(headDim.Shl(2))
 	nextDst, nextQ, nextV := f.Let(D.Shl(2)), f.Let(LDQ.Shl(2)), f.Let(LDV.Shl(2))
 
-	// Scratch has room for AttentionRows rows of all keys; we cut it into
-	// shorter and more rows.
-	width := f.Let(NK.Plus(kernel.Panel - 1).And(-kernel.Panel))
-	capacity := f.Let(width.Times(4 * kernel.AttentionRows))
-	width.Set(width.Min(Int(keyBlock)))
-	line := f.Let(width.Shl(2).Plus(stateSize))
-	block := f.Let(capacity.DivU(line).Min(Int(maxQueries)))
-	f.If(Int(k.tileRows()).LessS(block), func() { block.Set(block.Sub(block.RemU(Int(k.tileRows())))) })
+	scratch := f.Let(k.scratch.Get())
+	line := f.Let(NK.Plus(kernel.Panel - 1).And(-kernel.Panel).Min(Int(keyBlock)).Shl(2).Plus(stateSize))
+	block := Int(maxQueries)
 
 	f.Repeat(Heads, func() {
 		first := f.Let(Int(0))

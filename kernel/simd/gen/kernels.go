@@ -15,15 +15,25 @@ type kernels struct {
 	*Module
 	options Options
 
+	// What begin sets: the number of this thread, of how many, and the
+	// address of scratchSize bytes that are its own.
+	thread, threads, scratch Global
+
 	strip        *Func
 	activateRow  *Func
 	addRow       *Func
 	activateRows *Func
 }
 
-// Generate makes the module: memory and run(records, count).
+// scratchSize is how many bytes of scratch a thread has: enough for what ops
+// keep there, small enough for a second-level cache.
+const scratchSize = 768 << 10
+
+// Generate makes the module: memory, begin(scratch, thread, threads),
+// run(records, count), and scratchSize.
 func Generate(o Options) []byte {
 	k := &kernels{Module: new(Module), options: o}
+	k.begin()
 	k.strip = k.makeStrip()
 	k.activateRow = k.makeActivateRow()
 	k.addRow = k.makeAddRow()
@@ -48,6 +58,25 @@ func Generate(o Options) []byte {
 	return k.Bytes()
 }
 
+// begin(scratch, thread, threads) must be called before the first run.
+func (k *kernels) begin() {
+	k.Constant("scratchSize", scratchSize)
+	k.thread, k.threads, k.scratch = k.Global(), k.Global(), k.Global()
+	f := k.Func("begin")
+	scratch, thread, threads := f.Param(), f.Param(), f.Param()
+	f.SetGlobal(k.scratch, scratch)
+	f.SetGlobal(k.thread, thread)
+	f.SetGlobal(k.threads, threads)
+}
+
+// part is this thread's share of n items, from and to; all borders but the
+// last are multiples of unit.
+func (k *kernels) part(f *Func, n I32, unit int) (from, to I32) {
+	units := f.Let(n.Plus(unit - 1).DivU(Int(unit)))
+	border := func(i I32) I32 { return units.Mul(i).DivU(k.threads.Get()).Times(unit) }
+	return f.Let(border(k.thread.Get())), f.Let(border(k.thread.Get().Plus(1)).Min(n))
+}
+
 // run(records, count) runs the ops of count records. A kind that it does not
 // know traps.
 func (k *kernels) run(ops [kernel.KindCount]*Func) {
@@ -56,7 +85,7 @@ func (k *kernels) run(ops [kernel.KindCount]*Func) {
 	kind := f.Int()
 	var choose func(i kernel.Kind)
 	choose = func(i kernel.Kind) {
-		if i == kernel.KindCount {
+		if i == kernel.KindCount || ops[i] == nil {
 			f.Unreachable()
 			return
 		}

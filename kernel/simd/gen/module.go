@@ -5,8 +5,37 @@ import "bytes"
 // Module is a WebAssembly module under construction: functions over one
 // memory, nothing imported.
 type Module struct {
-	funcs []*Func
-	types []signature
+	funcs   []*Func
+	types   []signature
+	globals []Global
+}
+
+// Global is an i32 of the module, which each instance has for itself.
+type Global struct {
+	name    string // the export's name, or empty
+	index   uint32
+	initial int
+	fixed   bool
+}
+
+// Global makes a variable that starts at 0.
+func (m *Module) Global() Global {
+	g := Global{index: uint32(len(m.globals))}
+	m.globals = append(m.globals, g)
+	return g
+}
+
+// Constant exports a number for the host to read.
+func (m *Module) Constant(export string, n int) {
+	m.globals = append(m.globals, Global{export, uint32(len(m.globals)), n, true})
+}
+
+// Get is the global's value.
+func (g Global) Get() I32 { return I32{expr{code: append([]byte{opGlobalGet}, uleb(g.index)...)}} }
+
+// SetGlobal assigns to a global.
+func (f *Func) SetGlobal(g Global, x I32) {
+	f.emit(x.code, []byte{opGlobalSet}, uleb(g.index))
 }
 
 type valueType byte
@@ -48,6 +77,7 @@ const (
 	sectionType   = 1
 	sectionFunc   = 3
 	sectionMemory = 5
+	sectionGlobal = 6
 	sectionExport = 7
 	sectionCode   = 10
 )
@@ -55,6 +85,7 @@ const (
 const (
 	exportFunc   = 0
 	exportMemory = 2
+	exportGlobal = 3
 )
 
 // Bytes encodes the module.
@@ -66,6 +97,17 @@ func (m *Module) Bytes() []byte {
 		code.add(f.encode())
 		if f.name != "" {
 			exports.add(name(f.name), []byte{exportFunc}, uleb(f.index))
+		}
+	}
+	globals := vector{}
+	for _, g := range m.globals {
+		mutable := byte(1)
+		if g.fixed {
+			mutable = 0
+		}
+		globals.add([]byte{byte(typeI32), mutable}, Int(g.initial).code, []byte{opEnd})
+		if g.name != "" {
+			exports.add(name(g.name), []byte{exportGlobal}, uleb(g.index))
 		}
 	}
 	types := vector{}
@@ -80,7 +122,7 @@ func (m *Module) Bytes() []byte {
 		id   byte
 		body vector
 	}{
-		{sectionType, types}, {sectionFunc, funcs}, {sectionMemory, memory}, {sectionExport, exports}, {sectionCode, code},
+		{sectionType, types}, {sectionFunc, funcs}, {sectionMemory, memory}, {sectionGlobal, globals}, {sectionExport, exports}, {sectionCode, code},
 	} {
 		body := s.body.bytes()
 		out = append(out, s.id)

@@ -238,6 +238,8 @@ func memory(instruction []byte, offset int) []byte {
 const (
 	opLocalGet  = 0x20
 	opLocalSet  = 0x21
+	opGlobalGet = 0x23
+	opGlobalSet = 0x24
 	opI32Const  = 0x41
 	opF32Const  = 0x43
 	opV128Const = 0x0c

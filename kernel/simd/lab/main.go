@@ -158,7 +158,7 @@ func layers() []layer {
 			fmt.Sprintf("attention %d queries, %d keys", nq, nk), times,
 			func(p *kernel.Program) kernel.Op {
 				o := kernel.Attention{Dst: p.Keep(nq * d), Q: random(p, nq*d), K: random(p, nk*d), V: random(p, nk*d),
-					Scratch: p.Keep(kernel.AttentionScratch(nk)), NQ: nq, NK: nk, D: d, Heads: heads, Scale: 0.25}
+					NQ: nq, NK: nk, D: d, Heads: heads, Scale: 0.25}
 				if masked {
 					o.Mask = random(p, nq*nk)
 				}
