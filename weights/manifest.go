@@ -227,7 +227,7 @@ func (m *Manifest) Complete() error {
 			continue
 		}
 		s, ok := m.tensors[name+ScaleSuffix]
-		if !ok || s.DType != F16 || len(e.Shape) < 2 || len(s.Shape) != 1 || s.Shape[0] != e.Shape[0] {
+		if !ok || s.DType != F16 || len(e.Shape) < 2 || len(s.Shape) != 1 || !scalesFit(e.Shape, s.Shape[0]) {
 			return formatError("int8 tensor " + quote(name) + " does not have a float16 scale for each of its rows")
 		}
 		for i := 0; i < len(s.Data); i += 2 {
@@ -238,6 +238,13 @@ func (m *Manifest) Complete() error {
 		}
 	}
 	return nil
+}
+
+// scalesFit tells whether an int8 tensor of this shape has n rows, in one
+// form of storage or the other.
+func scalesFit(shape []int, n int) bool {
+	rows, ok := panelRows(shape)
+	return n == shape[0] || ok && n == rows
 }
 
 // Vocabulary returns the bytes of the tokenizer's file, once it was added.
@@ -252,10 +259,13 @@ func (m *Manifest) Tensor(name string) (Tensor, error) {
 	t := Tensor{Name: name, Shape: e.Shape, DType: e.DType, data: e.Data}
 	if e.DType == I8 {
 		s, ok := m.tensors[name+ScaleSuffix]
-		if !ok || len(s.Data) != 2*e.Shape[0] {
+		if !ok || !scalesFit(e.Shape, len(s.Data)/2) {
 			return Tensor{}, formatError("int8 tensor " + quote(name) + " does not have a float16 scale for each of its rows")
 		}
 		t.scale = s.Data
+		if n, ok := panelRows(e.Shape); ok && n == len(s.Data)/2 {
+			t.Panels, t.Shape = true, []int{n, e.Shape[1] * PanelQuad}
+		}
 	}
 	return t, nil
 }

@@ -12,8 +12,32 @@ type Tensor struct {
 	Name  string
 	Shape []int // must not be changed
 	DType DType // F32, F16, BF16 or I8
-	data  []byte
-	scale []byte // of an I8 tensor: a float16 for each index of the first dimension
+	// Panels says that an I8 matrix is stored in panels, see the package's comment.
+	Panels bool
+	data   []byte
+	scale  []byte // of an I8 tensor: a float16 for each index of the first dimension
+}
+
+// The sides of the blocks that matrices in panels are stored in: rows, and
+// neighbouring numbers of a row.
+const (
+	PanelRows = 8
+	PanelQuad = 4
+)
+
+// panelRows returns the number of rows of a matrix in panels that is stored
+// with this shape, and whether the shape is one of a matrix in panels.
+func panelRows(shape []int) (int, bool) {
+	if len(shape) != 4 || shape[2] != PanelRows || shape[3] != PanelQuad {
+		return 0, false
+	}
+	return shape[0] * PanelRows, true
+}
+
+// InPanels is where element k of row n lies in a matrix in panels whose rows
+// have width numbers.
+func InPanels(width, n, k int) int {
+	return ((n/PanelRows*(width/PanelQuad)+k/PanelQuad)*PanelRows+n%PanelRows)*PanelQuad + k%PanelQuad
 }
 
 // Len is the number of elements.
@@ -64,14 +88,21 @@ func (t Tensor) Row(i int, dst []float32) {
 		return
 	}
 	scale := t.Scale(i)
+	if t.Panels {
+		at := t.data[InPanels(width, i, 0):]
+		for j := range dst {
+			dst[j] = float32(int8(at[j/PanelQuad*PanelRows*PanelQuad+j%PanelQuad])) * scale
+		}
+		return
+	}
 	for j, b := range t.data[i*width:][:len(dst)] {
 		dst[j] = float32(int8(b)) * scale
 	}
 }
 
 // Int8 returns the stored bytes of an I8 tensor, each of them an int8, for
-// kernels that multiply integers; Scale has the factors. The bytes must not
-// be changed.
+// kernels that multiply integers; Panels tells their order, Scale has the
+// factors. The bytes must not be changed.
 func (t Tensor) Int8() (values []byte, ok bool) {
 	if t.DType != I8 {
 		return nil, false

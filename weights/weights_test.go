@@ -99,6 +99,40 @@ func TestRead(t *testing.T) {
 	}
 }
 
+// A matrix in panels is read as the matrix, row by row and as a whole.
+func TestPanels(t *testing.T) {
+	const rows, width = 16, 12
+	data := make([]byte, rows*width)
+	var scales []byte
+	for n := range rows {
+		scales = append(scales, 0, 0x3C) // 1
+		for k := range width {
+			// By hand: panel n/8 has 3 quads of 8 rows of 4.
+			data[n/8*96+k/4*32+n%8*4+k%4] = byte(int8(10*k - 7*n))
+		}
+	}
+	header := fmt.Sprintf(`{"q.scale":{"dtype":"F16","shape":[%d],"data_offsets":[0,%d]},"q":{"dtype":"I8","shape":[2,3,8,4],"data_offsets":[%[2]d,%d]}}`,
+		rows, 2*rows, 2*rows+len(data))
+	m, err := load(map[string][]byte{"vocab.txt": []byte("[PAD]\n"), "a.safetensors": file(header, append(scales, data...))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := m.Tensor("q")
+	if err != nil || !x.Panels || !slices.Equal(x.Shape, []int{rows, width}) {
+		t.Fatalf("got %v %v, panels %v: %v", x.Name, x.Shape, x.Panels, err)
+	}
+	all, row := make([]float32, rows*width), make([]float32, width)
+	x.Float32(all)
+	for n := range rows {
+		x.Row(n, row)
+		for k := range width {
+			if want := float32(10*k - 7*n); row[k] != want || all[n*width+k] != want {
+				t.Fatalf("[%d,%d] is %v and %v, want %v", n, k, row[k], all[n*width+k], want)
+			}
+		}
+	}
+}
+
 func codeOf(err error) string {
 	var e *Error
 	if errors.As(err, &e) {

@@ -84,9 +84,35 @@ func encode(t Tensor) ([]weights.Entry, error) {
 			s.Data = appendHalf(s.Data, scale)
 			e.Data = appendInt8(e.Data, row, scale.Float32())
 		}
+		if inPanels(t) {
+			e.Data, e.Shape = panels(e.Data, width), []int{t.Shape[0] / weights.PanelRows, width / weights.PanelQuad, weights.PanelRows, weights.PanelQuad}
+		}
 		return []weights.Entry{e, s}, nil
 	}
 	return []weights.Entry{e}, nil
+}
+
+// inPanels tells whether a tensor is a matrix that kernels multiply with, by
+// its name and shape: those are packed here, once, and never again.
+func inPanels(t Tensor) bool {
+	if !strings.HasSuffix(t.Name, ".weight") || t.Shape[0]%weights.PanelRows != 0 || t.Shape[1]%weights.PanelQuad != 0 {
+		return false
+	}
+	for _, n := range t.Shape[2:] {
+		if n != 1 {
+			return false
+		}
+	}
+	return true
+}
+
+// panels brings a matrix from rows to panels.
+func panels(rows []byte, width int) []byte {
+	out := make([]byte, len(rows))
+	for i, x := range rows {
+		out[weights.InPanels(width, i/width, i%width)] = x
+	}
+	return out
 }
 
 // scaleFor returns the smallest float16 with which no number of the row is

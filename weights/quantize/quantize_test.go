@@ -38,6 +38,7 @@ func source() *Source {
 			random("decoder.query_feat", 1, 48, 128),
 			random("text.position", 1, 64, 32),
 			random("tiny.weight", 1, 4, 4),
+			random("pointwise.weight", 1, 40, 64, 1, 1),
 			random("small numbers", 1e-7, 64, 32),
 			random("large numbers", 1e5, 64, 32),
 			{"decoder.logit_scale", nil, []float32{2.4849067}},
@@ -53,7 +54,7 @@ func source() *Source {
 func TestPrecision(t *testing.T) {
 	want := map[string]weights.DType{
 		"trunk.stem.weight": weights.I8, "decoder.linear1.weight": weights.I8, "decoder.linear1.bias": weights.F16,
-		"decoder.query_feat": weights.F16, "text.position": weights.F16, "tiny.weight": weights.F16,
+		"decoder.query_feat": weights.F16, "pointwise.weight": weights.I8, "text.position": weights.F16, "tiny.weight": weights.F16,
 		"small numbers": weights.I8, "large numbers": weights.F32, "decoder.logit_scale": weights.F32,
 		"beyond.bias": weights.F32, "zeros.weight": weights.I8,
 	}
@@ -91,9 +92,16 @@ func TestRoundTrip(t *testing.T) {
 			t.Error(err)
 			continue
 		}
-		if !slices.Equal(y.Shape, x.Shape) {
+		want := x.Shape
+		if x.Name == "pointwise.weight" {
+			want = x.Shape[:2] // the matrix that a 1×1 convolution is
+		}
+		if !slices.Equal(y.Shape, want) {
 			t.Errorf("%s: shape %v came back as %v", x.Name, x.Shape, y.Shape)
 			continue
+		}
+		if matrix := x.Name == "pointwise.weight" || x.Name == "decoder.linear1.weight" || x.Name == "zeros.weight"; y.Panels != matrix {
+			t.Errorf("%s: stored in panels: %v", x.Name, y.Panels)
 		}
 		got := make([]float32, y.Len())
 		y.Float32(got)

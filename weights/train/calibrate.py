@@ -139,12 +139,17 @@ def fit_presence(requests, s):
     return dict(zip(("bias", "logit", "peak", "prompts"), p.tolist()))
 
 
+def calibration_photos(data_dir, classes, per_source):
+    """Photos that gave no gradient, up to so many of each source."""
+    splits = json.loads((Path(data_dir) / "splits.json").read_text())
+    kept = [p for p in data.training_photos(data_dir, classes, splits) if data.is_calibration(p.source, p.name)]
+    return [p for source in ("coco", "things", "voc", "animals", "clothing") for p in [q for q in kept if q.source == source][:per_source]]
+
+
 def calibrate(network, embeddings, index, data_dir, per_source=45):
     """Fits theta, kappa, b0, alpha and the presence score; returns the entries of config.json."""
     classes = data.load_classes(data_dir)
-    splits = json.loads((Path(data_dir) / "splits.json").read_text())
-    kept = [p for p in data.training_photos(data_dir, classes, splits) if data.is_calibration(p.source, p.name)]
-    photos = [p for source in ("coco", "things", "voc", "animals", "clothing") for p in [q for q in kept if q.source == source][:per_source]]
+    photos = calibration_photos(data_dir, classes, per_source)
     requests = collect(network, embeddings, index, classes, photos)
     print(f"calibration: {len(photos)} photos, {len(requests)} requests", flush=True)
     s = {"theta": 0.5, "kappa": 0.0, "b0": 0.0, "beta": 0.8}

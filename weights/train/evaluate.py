@@ -22,15 +22,9 @@ from safetensors.torch import load_file
 
 import data
 from network import Network
+from rounding import to_int8
 from text import TextEncoder, embed, tokenizer
 from views import read_pixels
-
-
-def quantised(tensor):
-    """Symmetric int8 per output channel with an f16 scale, back to float."""
-    rows = tensor.flatten(1)
-    scale = (rows.abs().amax(1, keepdim=True) / 127).half().float().clamp_min(1e-8)
-    return ((rows / scale).round().clamp(-127, 127) * scale).view_as(tensor)
 
 
 def load_model(folder, int8=False):
@@ -38,7 +32,7 @@ def load_model(folder, int8=False):
     folder = Path(folder)
     config, state = json.loads((folder / "config.json").read_text()), load_file(str(folder / "model.safetensors"))
     if int8:
-        state = {k: quantised(v) if v.ndim > 1 else v.half().float() for k, v in state.items()}
+        state = {k: to_int8(v) if v.ndim > 1 else v.half().float() for k, v in state.items()}
     config["stage2"] = {"names": len(state["stage2.names"]), "rank": len(state["stage2.coef_v"]), "trained": len(state["stage2.trained"])}
     network, encoder = Network(config), TextEncoder({k: config["text"][k] for k in ("layers", "heads", "max_tokens")})
     network.load_state_dict({k: v for k, v in state.items() if not k.startswith("text.")})
