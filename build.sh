@@ -176,7 +176,7 @@ run_tests() {
 		return
 	fi
 	for b in Chromium Firefox; do
-		step "the page in $b"
+		step "page and kernels in $b"
 		tests "Run it alone: go test -v -run $b ./internal/browsertest (PMP_ONLY=word runs some of its tests; PMP_SKIP_BROWSERS=1 leaves browsers out)" \
 			env PMP_NEED_BROWSERS=1 go test -count=1 -timeout 15m -run "$b" ./internal/browsertest
 	done

@@ -50,6 +50,9 @@ export class PMPSegmentElement extends HTMLElement {
 
   constructor() {
     super();
+    // Pages that are cross-origin isolated show pictures of other hosts only this way; pixels of
+    // others could not be read anyway.
+    this.#image.crossOrigin = "anonymous";
     const root = this.attachShadow({ mode: "open" });
     root.adoptedStyleSheets = [sheet];
     const stage = document.createElement("div");

@@ -53,6 +53,13 @@ export interface LoadOptions {
   weights?: string | URL;
   /** "auto" (default) takes the fastest that works. */
   device?: "auto" | "simd" | "scalar";
+  /**
+   * How many threads share the work. "auto" (default) takes what the machine has, 8 at most; so does a number
+   * that is larger. More than one needs a page that is cross-origin isolated, see report().
+   */
+  threads?: number | "auto";
+  /** How products with weights are computed. Default "int8", which is faster. */
+  precision?: "int8" | "f32";
   /** Keep the weights in the browser's Cache API. Default true. */
   cache?: boolean;
   onprogress?: (progress: Progress) => void;
@@ -70,8 +77,9 @@ export interface SegmentOptions {
 export interface Report {
   /** What runs: "simd", "simd (relaxed)" or "scalar"; empty before the model is loaded. */
   device: string;
+  /** How many share the work of the kernels. */
   threads: number;
-  /** The devices that were not taken, and why. */
+  /** The devices that were not taken, and why; "threads" if fewer run than were wanted. */
   reasons: { device: string; reason: string }[];
   /** Bytes. */
   memory: { engine: number; kernels: number };
@@ -81,6 +89,8 @@ export interface Report {
   times: {
     engine?: number;
     weights?: number;
+    /** Waiting for threads once the weights are there. */
+    threads?: number;
     prepare?: number;
     begin?: number;
     pixels?: number;

@@ -39,7 +39,7 @@ export class Segmenter {
       throw new PMPError("unsupported", `The browser did not start a worker (${e.message}). Serve this package from the page's own origin, and allow worker-src 'self'.`, { cause: e });
     }
     this.#worker.onmessage = ({ data }) => this.#answer(data);
-    const missing = "Check that worker.js, error.js and wasm_exec.js lie beside index.js and that the browser knows module workers.";
+    const missing = "Check that worker.js, error.js, threads.js and wasm_exec.js lie beside index.js, that all come with the same headers, and that the browser knows module workers.";
     // Firefox does not always tell that a file which the worker imports is missing.
     this.#start = setTimeout(() => this.#end(new PMPError("unsupported", `The worker did not start in ${START / 1000} s. ${missing}`)), START);
     this.#worker.onerror = (e) => {
@@ -57,22 +57,32 @@ export class Segmenter {
    * @param {object} [options]
    * @param {string|URL} [options.weights] folder with manifest.json, or the manifest itself; default: beside this file
    * @param {"auto"|"simd"|"scalar"} [options.device] "auto" takes the fastest that works
+   * @param {number|"auto"} [options.threads] how many threads share the work; "auto" (default) takes what the machine
+   *   has, 8 at most. More than one needs a page that is cross-origin isolated
+   * @param {"int8"|"f32"} [options.precision] how products with weights are computed; default "int8", which is faster
    * @param {boolean} [options.cache] keep the weights in the browser's Cache API; default true
    * @param {(p: {stage: string, loaded: number, total: number}) => void} [options.onprogress] loaded and total are bytes
    * @param {AbortSignal} [options.signal]
    * @returns {Promise<Segmenter>}
    * @throws {PMPError} aborted, network, integrity, format, out-of-memory, unsupported, bad-input
    */
-  static async load({ weights, device = "auto", cache = true, onprogress, signal } = {}) {
+  static async load({ weights, device = "auto", threads = "auto", precision = "int8", cache = true, onprogress, signal } = {}) {
     checkAborted(signal);
     if (!["auto", "simd", "scalar"].includes(device)) {
       throw new PMPError("bad-input", `There is no device "${device}"; take "auto", "simd" or "scalar".`);
     }
+    if (threads !== "auto" && !(Number.isInteger(threads) && threads > 0)) {
+      throw new PMPError("bad-input", `threads must be "auto" or a whole number from 1 on, not ${String(threads)}.`);
+    }
+    if (!["int8", "f32"].includes(precision)) {
+      throw new PMPError("bad-input", `There is no precision "${precision}"; take "int8" or "f32".`);
+    }
     const seg = new Segmenter(KEY);
     try {
-      const args = { weights: manifestURL(weights), device, cache };
+      const args = { weights: manifestURL(weights), device, threads, precision, cache };
       const value = await seg.#call("load", args, { signal, onprogress });
-      Object.assign(seg.#report, { device: value.device, reasons: value.reasons, weights: value.bytes });
+      const { device: name, threads: running, reasons, bytes } = value;
+      Object.assign(seg.#report, { device: name, threads: running, reasons, weights: bytes });
       Object.assign(seg.#report.times, value.times);
       return seg;
     } catch (e) {
@@ -128,7 +138,7 @@ export class Segmenter {
   }
 
   /**
-   * What runs and why: device, the devices that were not taken and the reasons,
+   * What runs and why: device, threads, the devices that were not taken and the reasons,
    * memory in bytes, the last times by stage in ms, and how often was encoded and segmented.
    */
   report() {

@@ -3,6 +3,7 @@
 // answer {id, value}, {id, error: {code, message}} or {id, progress}.
 import "./wasm_exec.js";
 import { PMPError, aborted, checkAborted } from "./error.js";
+import { startThreads, threadsFor } from "./threads.js";
 
 /** Rows of pixels are read from the canvas in pieces of about this many pixels. */
 const PIECE = 1 << 22;
@@ -70,12 +71,13 @@ function memoryUse() {
 
 const calls = {
   /** Gets engine and weights, and brings the weights to a device. */
-  async load({ weights, device, cache }, { signal, progress }) {
+  async load({ weights, device, precision, threads, cache }, { signal, progress }) {
     const times = {};
     const time = stopwatch(times);
     progress({ stage: "download", loaded: 0, total: 0 });
     const [manifest] = await Promise.all([getManifest(weights, cache, signal), startEngine(signal)]);
     time("engine");
+    const starting = startPool(device, threads); // they start while the weights are on their way
     const files = readManifest(manifest);
     await getFiles(files, manifest.url, cache, signal, progress);
     time("weights");
@@ -83,11 +85,14 @@ const calls = {
     const total = files.reduce((sum, f) => sum + f.size, 0);
     progress({ stage: "prepare", loaded: total, total });
     await breath();
-    const { device: name, reasons, memory } = engine("load", device);
+    const { pool, reason } = await starting;
+    time("threads");
+    const { memory, ...loaded } = engine("load", device, { precision, pool });
+    if (reason && loaded.device !== "scalar") loaded.reasons.push({ device: "threads", reason });
     kernelMemory = memory ?? null;
     time("prepare");
     progress({ stage: "ready", loaded: total, total });
-    return { device: name, reasons, times, bytes: total };
+    return { ...loaded, times, bytes: total };
   },
 
   /** Puts a picture's pixels where the kernels read them, and encodes them. */
@@ -209,6 +214,19 @@ function measure(bytes, width) {
 
 // ---------------------------------------------------------------------------
 // The engine
+
+/** Starts as many threads as are wanted and possible; one needs no pool. It does not fail. */
+async function startPool(device, wanted) {
+  const { threads, reason } = device === "scalar" ? { threads: 1 } : threadsFor(wanted);
+  if (threads === 1) return { pool: null, reason };
+  try {
+    const module = engine("kernels");
+    if (!module) return { pool: null, reason: "one thread runs, because this browser has no WebAssembly threads" };
+    return { pool: await startThreads({ module, threads }), reason };
+  } catch (e) {
+    return { pool: null, reason: `one thread runs, because the others did not start: ${e.message}` };
+  }
+}
 
 async function startEngine(signal) {
   const url = new URL("./engine.wasm", import.meta.url);

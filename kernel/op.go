@@ -28,12 +28,16 @@ const (
 	KindMatMul8
 	KindDepthwise8
 	KindResidual8
+	KindColumns8
+	KindMaps
+	KindPeaks
 	KindCount // number of kinds + 1
 )
 
 var kindNames = [KindCount]string{"", "matmul", "conv", "depthwise", "upsample-add",
 	"layer-norm", "l2-norm", "l1-norm", "add", "add-position", "attention", "pack",
-	"activate", "classify", "picture", "paint", "quantize", "matmul8", "depthwise8", "residual8"}
+	"activate", "classify", "picture", "paint", "quantize", "matmul8", "depthwise8", "residual8",
+	"columns8", "maps", "peaks"}
 
 func (k Kind) String() string {
 	if k == 0 || k >= KindCount {
@@ -170,13 +174,19 @@ func (o Conv) record() record {
 // H, W are the output's rows and columns, HI, WI the input's; Size is 3 or
 // 5, Stride 1 or 2, C a multiple of 8; bias may be absent. Pad is the number of
 // rows (columns) that are missing above (left); what lacks below and right
-// follows from the sizes.
+// follows from the sizes. If Bytes is set, dst holds round7(s) instead, a byte
+// each, see Quantize; Act must be ActNone then, and W*C at most MaxRow.
 type Depthwise struct {
 	Dst, A, B, Bias   View
 	H, W, HI, WI, C   int
 	Size, Stride, Pad int
 	Act               Act
+	Bytes             bool
 }
+
+// MaxRow is how many numbers a row of a map may have that a device keeps in a
+// cache.
+const MaxRow = 1 << 17
 
 func (o Depthwise) record() record {
 	if o.H <= 0 || o.W <= 0 || o.HI <= 0 || o.WI <= 0 || o.C <= 0 {
@@ -185,8 +195,11 @@ func (o Depthwise) record() record {
 	if (o.Size != 3 && o.Size != 5) || (o.Stride != 1 && o.Stride != 2) || o.C%8 != 0 {
 		panic("kernel: Depthwise needs Size 3 or 5, Stride 1 or 2 and C a multiple of 8")
 	}
+	if o.Bytes && (o.Act != ActNone || o.W*o.C > MaxRow) {
+		panic("kernel: Depthwise to bytes has no other activation and rows of at most MaxRow")
+	}
 	return record{kind: KindDepthwise, act: o.Act, views: views{o.Dst, o.A, o.B, o.Bias},
-		ints: ints{o.H, o.W, o.HI, o.WI, o.C, o.Size, o.Stride, o.Pad}}
+		ints: ints{o.H, o.W, o.HI, o.WI, o.C, o.Size, o.Stride, o.Pad, flag(o.Bytes)}}
 }
 
 // UpsampleAdd doubles a channels-last map A of H rows and W columns and adds
@@ -300,18 +313,18 @@ func (o AddPosition) record() record {
 // channels shared by Heads heads of D/Heads (a multiple of 8) each:
 //
 //	n := NK, or the int32 in Count if it is given (1 ≤ n ≤ NK)
-//	for h, q { for j in 0..n { s[j] = Scale * sum_c Q[q, h*hd+c] * K[j, h*hd+c] }
+//	for h, q { for j in 0..n { s[j] = Scale * sum_c Q[q*LDQ + h*hd+c] * K[j, h*hd+c] }
 //		if Mask: s[j] = -inf where Mask[q*NK+j] < 0, unless that holds for every j < n
 //		p := softmax(s[0..n])
-//		for c { dst[q*D + h*hd+c] = sum_j p[j] * V[j*LDV + h*hd+c] } }
+//		for c { dst[q*D + h*hd+c] = sum_j p[j] * V[j, h*hd+c] } }
 //
-// K is packed: panels of Panel keys (columns) with D rows, see Panel; a mask
-// row is dense, NK wide. NK need not be a multiple of Panel unless Mask is
-// given (then a multiple of 4 is needed). LDQ and LDV of 0 mean D.
+// K and V are packed, matrices of NK rows and D columns: a panel holds Panel
+// channels, so that a head's part of all keys lies together. A mask row is
+// dense, NK wide; with Mask, NK must be a multiple of 4. LDQ of 0 means D.
 type Attention struct {
 	Dst, Q, K, V, Mask, Count View
 	NQ, NK, D, Heads          int
-	LDQ, LDV                  int
+	LDQ                       int
 	Scale                     float32
 }
 
@@ -326,7 +339,7 @@ func (o Attention) record() record {
 		panic("kernel: Attention with a mask needs NK to be a multiple of 4")
 	}
 	return record{kind: KindAttention, views: views{o.Dst, o.Q, o.K, o.V, o.Mask, o.Count},
-		ints:   ints{o.NQ, o.NK, o.D, o.Heads, or(o.LDQ, o.D), or(o.LDV, o.D)},
+		ints:   ints{o.NQ, o.NK, o.D, o.Heads, or(o.LDQ, o.D)},
 		floats: floats{o.Scale}}
 }
 

@@ -189,23 +189,24 @@ func (p *Program) Plan() {
 	// Large buffers first, each at the lowest place where nothing that lives
 	// at the same time lies: simple, and within a few percent of the best.
 	slices.SortStableFunc(order, func(a, b *buffer) int { return b.size - a.size })
-	for i, b := range order {
-		b.offset = place(b, order[:i])
+	var placed []*buffer // from the lowest place to the highest
+	for _, b := range order {
+		b.offset = place(b, placed)
 		p.arena = max(p.arena, b.offset+align(b.size))
+		at, _ := slices.BinarySearchFunc(placed, b.offset, func(o *buffer, offset int) int { return o.offset - offset })
+		placed = slices.Insert(placed, at, b)
 	}
 }
 
+// place finds room for b among the buffers that are placed already, of which
+// only those matter that live at the same time.
 func place(b *buffer, placed []*buffer) int {
-	var busy []*buffer
+	at, size := 0, align(b.size)
 	for _, o := range placed {
-		if o.first <= b.last && b.first <= o.last {
-			busy = append(busy, o)
+		if o.first > b.last || b.first > o.last {
+			continue
 		}
-	}
-	slices.SortFunc(busy, func(a, b *buffer) int { return a.offset - b.offset })
-	at := 0
-	for _, o := range busy {
-		if o.offset-at >= align(b.size) {
+		if o.offset-at >= size {
 			break
 		}
 		at = max(at, o.offset+align(o.size))

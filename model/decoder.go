@@ -20,7 +20,7 @@ type decoder struct {
 	poolProj            linear
 	void                kernel.Const // packed, times the temperature
 	q, d, dm, e         int
-	pmp                 bool
+	pmp, int8           bool
 }
 
 type decoderLayer struct {
@@ -34,7 +34,7 @@ type decoderLayer struct {
 }
 
 func (l *loader) decoder(c Config) decoder {
-	d := decoder{q: c.Queries, d: c.D, dm: c.DM, e: c.Text.Width, pmp: c.PMP}
+	d := decoder{q: c.Queries, d: c.D, dm: c.DM, e: c.Text.Width, pmp: c.PMP, int8: l.precision == Int8}
 	d.queryFeat = l.vector("decoder.query_feat", c.Queries, c.D)
 	d.queryPos = l.vector("decoder.query_pos", c.Queries, c.D)
 	if c.PMP {
@@ -73,15 +73,15 @@ func (l *loader) decoder(c Config) decoder {
 // imageMemory is the image's side of the decoder. It does not depend on any
 // prompt, so it is computed once a picture and kept.
 type imageMemory struct {
-	layers []memory            // each layer's keys and values
-	mask   map[int]kernel.View // packed mask features by stride
-	head   kernel.View         // the trunk head's features at stride 32
-	cells  map[int]int         // by stride
+	layers []memory       // each layer's keys and values
+	mask   map[int]matrix // mask features by stride, a column for each cell
+	head   matrix         // the trunk head's features at stride 32, a row for each cell
+	cells  map[int]int    // by stride
 }
 
 // remember computes the image's side.
 func (d decoder) remember(g graph, p pyramid, head grid) imageMemory {
-	m := imageMemory{mask: map[int]kernel.View{}, cells: map[int]int{}}
+	m := imageMemory{mask: map[int]matrix{}, cells: map[int]int{}}
 	for i, layer := range d.layers {
 		l := levels[i%len(levels)]
 		m.layers = append(m.layers, g.remember(layer.image, p.positioned[l].View, p.features[l].View, p.features[l].cells(), g.Keep))
@@ -89,18 +89,19 @@ func (d decoder) remember(g graph, p pyramid, head grid) imageMemory {
 	for _, stride := range []int{4, 8, 16, 32} {
 		f := p.mask[stride]
 		m.cells[stride] = f.cells()
-		m.mask[stride] = g.Keep(kernel.PackedLen(d.dm, f.cells()))
-		g.packTransposed(m.mask[stride], f.View, f.cells(), d.dm)
+		// A coarse mask leaves many a query one cell or none, and rounding would
+		// change which; it costs little as it is.
+		m.mask[stride] = g.matrix(f.View, d.dm, f.cells(), true, d.int8 && stride <= 8)
 	}
-	m.head = g.Keep(head.cells() * head.c)
-	g.Do(kernel.Activate{Dst: m.head, A: head.View, N: head.cells() * head.c})
+	m.head = g.matrix(head.View, head.cells(), head.c, false, d.int8)
 	return m
 }
 
 // proposals are the decoder's answer for Q queries.
 type proposals struct {
-	class  kernel.View // unit class embeddings, Q×E
-	pooled kernel.View // the trunk head's features under each mask, Q×1280
+	embedding kernel.View // mask embeddings, Q×DM
+	class     kernel.View // unit class embeddings, Q×E
+	pooled    kernel.View // the trunk head's features under each mask, Q×1280
 }
 
 // tokens are the text tokens S⁺: the null key, then one for each phrase.
@@ -111,9 +112,9 @@ type tokens struct {
 }
 
 // run decodes. E holds slots unit embeddings of phrases, count the int32
-// number of text tokens in use, 1 + phrases. The masks, σ of their logits at
-// stride 4, go to masks (Q×H/4·W/4).
-func (d decoder) run(g graph, image imageMemory, e kernel.View, slots int, count, masks kernel.View) proposals {
+// number of text tokens in use, 1 + phrases. The mask embeddings go to
+// embedding, which the host keeps.
+func (d decoder) run(g graph, image imageMemory, e kernel.View, slots int, count, embedding kernel.View) proposals {
 	none := kernel.View{}
 	x, p := g.Const(d.queryFeat), g.Const(d.queryPos)
 
@@ -127,7 +128,9 @@ func (d decoder) run(g graph, image imageMemory, e kernel.View, slots int, count
 	x = d.promptStep(g, d.textFirst, x, p, text)
 	for i, layer := range d.layers {
 		stride := levels[i%len(levels)]
-		mask := g.proposal(d.maskEmbedding(g, d.normed(g, x)), image, stride, d, kernel.ActNone)
+		steer := g.Temp(d.q * d.dm)
+		d.maskEmbedding(g, d.normed(g, x), steer)
+		mask := g.times(steer, d.q, image.mask[stride], kernel.ActNone)
 
 		y := g.attend(layer.image, g.add(x, p, d.q, d.d), d.q, image.layers[i], mask, none, x)
 		x = g.norm(y, none, d.q, layer.normImage)
@@ -139,16 +142,13 @@ func (d decoder) run(g graph, image imageMemory, e kernel.View, slots int, count
 	}
 
 	z := d.normed(g, x)
-	embedding := d.maskEmbedding(g, z)
-	var out proposals
-	g.proposalTo(masks, embedding, image, 4, d, kernel.ActSigmoid)
+	d.maskEmbedding(g, z, embedding)
+	out := proposals{embedding: embedding}
 
 	// The head's features are averaged under each mask.
-	weights := g.proposal(embedding, image, cellSize, d, kernel.ActSigmoid)
-	cells := image.cells[cellSize]
-	g.Do(kernel.L1Norm{Dst: weights, A: weights, M: d.q, N: cells})
-	out.pooled = g.Temp(d.q * trunkFeatures)
-	g.Do(kernel.MatMul{Dst: out.pooled, A: weights, B: image.head, LDB: trunkFeatures, M: d.q, N: trunkFeatures, K: cells})
+	weights := g.times(embedding, d.q, image.mask[cellSize], kernel.ActSigmoid)
+	g.Do(kernel.L1Norm{Dst: weights, A: weights, M: d.q, N: image.cells[cellSize]})
+	out.pooled = g.times(weights, d.q, image.head, kernel.ActNone)
 
 	out.class = g.Temp(d.q * d.e)
 	seen := g.linear(g.norm(out.pooled, none, d.q, d.poolNorm), d.q, d.poolProj, kernel.ActNone)
@@ -171,19 +171,8 @@ func (d decoder) normed(g graph, x kernel.View) kernel.View {
 	return g.norm(x, kernel.View{}, d.q, d.norm)
 }
 
-func (d decoder) maskEmbedding(g graph, z kernel.View) kernel.View {
+func (d decoder) maskEmbedding(g graph, z, dst kernel.View) {
 	z = g.linear(z, d.q, d.maskMLP[0], kernel.ActReLU)
 	z = g.linear(z, d.q, d.maskMLP[1], kernel.ActReLU)
-	return g.linear(z, d.q, d.maskMLP[2], kernel.ActNone)
-}
-
-// proposal returns act(embedding · mask features) at a stride: Q×cells.
-func (g graph) proposal(embedding kernel.View, image imageMemory, stride int, d decoder, act kernel.Act) kernel.View {
-	dst := g.Temp(d.q * image.cells[stride])
-	g.proposalTo(dst, embedding, image, stride, d, act)
-	return dst
-}
-
-func (g graph) proposalTo(dst, embedding kernel.View, image imageMemory, stride int, d decoder, act kernel.Act) {
-	g.Do(kernel.MatMul{Dst: dst, A: embedding, B: image.mask[stride], M: d.q, N: image.cells[stride], K: d.dm, Act: act})
+	g.linearTo(dst, z, d.q, d.maskMLP[2], kernel.ActNone, kernel.View{})
 }

@@ -191,7 +191,7 @@ func must(t testing.TB, err error) {
 // newTestModel makes a model with random weights.
 func newTestModel(t testing.TB, c Config, source Source, device kernel.Device) *Model {
 	t.Helper()
-	m, err := New(c, source, testVocabulary(t), device)
+	m, err := New(c, source, testVocabulary(t), device, Float32)
 	if err != nil {
 		t.Fatal(err)
 	}

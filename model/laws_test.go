@@ -30,14 +30,15 @@ func asked(t testing.TB, p *Picture, s segment, prompts []string) answer {
 	must(t, p.run(s, phrases, owner))
 	q, cells := p.model.decoder.q, p.map4.cells()
 	a := answer{masks: make([]float32, q*cells)}
+	must(t, p.session.Run(p.proposals))
 	must(t, p.session.Read(p.reply.masks, kernel.Bytes(a.masks)))
-	maps, class := make([]float32, len(prompts)*cells), make([]float32, len(prompts)*q)
+	maps, class, peaks := make([]float32, len(prompts)*cells), make([]float32, len(prompts)*q), make([]float32, len(prompts))
+	must(t, p.session.Read(p.reply.peaks, kernel.Bytes(peaks)))
 	must(t, p.session.Read(p.reply.maps, kernel.Bytes(maps)))
 	must(t, p.session.Read(p.reply.class, kernel.Bytes(class)))
 	for i := range prompts {
 		a.maps = append(a.maps, maps[i*cells:(i+1)*cells])
-		r := Result{picture: p, maps: a.maps[i], cells: cells}
-		a.scores = append(a.scores, p.model.Config.Presence.score(slices.Max(class[i*q:(i+1)*q]), r.peak(0), len(prompts)))
+		a.scores = append(a.scores, p.model.Config.Presence.score(slices.Max(class[i*q:(i+1)*q]), peaks[i], len(prompts)))
 	}
 	return a
 }
@@ -259,6 +260,20 @@ func TestResultStays(t *testing.T) {
 			t.Error("a label map changed after the picture was segmented again")
 		}
 	})
+}
+
+// Whoever releases a result gives up its masks, and only its own.
+func TestRelease(t *testing.T) {
+	p := lawPicture(t, testModel(t))
+	first, err := p.Segment([]string{"dog"}, Options{Presence: -1})
+	must(t, err)
+	first.Release()
+	mask := make([]byte, p.Width*p.Height)
+	wantError(t, "mask of a released result", first.Mask(0, mask), ErrReleased)
+	second, err := p.Segment([]string{"cat"}, Options{Presence: -1})
+	must(t, err)
+	first.Release()
+	must(t, second.Mask(0, mask))
 }
 
 func TestTwoPictures(t *testing.T) {

@@ -18,6 +18,7 @@ type Source interface {
 type loader struct {
 	source    Source
 	constants *kernel.Constants
+	precision Precision
 	err       error
 }
 
@@ -39,24 +40,30 @@ func (l *loader) vector(name string, shape ...int) kernel.Const {
 
 // linear is a fully connected layer, or a 1×1 convolution over rows.
 type linear struct {
-	weight, bias kernel.Const
+	weight, bias kernel.Const // for MatMul
+	block        kernel.Const // for MatMul8, if int8 is set
+	int8         bool
 	in, out      int
 }
 
 func (l *loader) linear(name string, in, out int) linear {
 	l.check(name+".weight", out, in)
-	return l.dense(name, in, out)
+	return l.dense(name, in, out, fromRows)
 }
 
 // pointwise is linear for a checkpoint that keeps a 1×1 convolution.
 func (l *loader) pointwise(name string, in, out int) linear {
 	l.check(name+".weight", out, in, 1, 1)
-	return l.dense(name, in, out)
+	return l.dense(name, in, out, fromRows)
 }
 
-// dense is what linear and pointwise share once the weight's shape is checked.
-func (l *loader) dense(name string, in, out int) linear {
-	return linear{l.matrix(name+".weight", in, out), l.vector(name+".bias", out), in, out}
+// dense is what layers of all shapes share once the weight's shape is checked.
+func (l *loader) dense(name string, in, out int, f format) linear {
+	if l.precision == Int8 {
+		l.check(name+".bias", out)
+		return linear{block: l.block(name, in, out, f), int8: true, in: in, out: out}
+	}
+	return linear{weight: l.matrix(name+".weight", in, out), bias: l.vector(name+".bias", out), in: in, out: out}
 }
 
 // matrix packs a tensor of out rows of in numbers, to be multiplied from the right.
@@ -80,12 +87,18 @@ func (l *loader) plainMatrix(name string, in, out int) kernel.Const {
 
 // depthwise is a depthwise convolution with square kernel.
 type depthwise struct {
-	weight, bias kernel.Const
+	weight, bias kernel.Const // for Depthwise
+	block        kernel.Const // for Depthwise8
 	channels     int
 	size         int
 }
 
 func (l *loader) depthwise(name string, channels, size int) depthwise {
+	return l.scaledDepthwise(name, channels, size, 1)
+}
+
+// scaledDepthwise multiplies weights and biases by factor.
+func (l *loader) scaledDepthwise(name string, channels, size int, factor float32) depthwise {
 	f := depthwise{channels: channels, size: size}
 	l.check(name+".weight", channels, 1, size, size)
 	f.weight = l.constants.Add(size*size*channels, func(dst []float32) {
@@ -93,11 +106,17 @@ func (l *loader) depthwise(name string, channels, size int) depthwise {
 		l.source.Read(name+".weight", w)
 		for c := range channels {
 			for k := range size * size {
-				dst[k*channels+c] = w[c*size*size+k]
+				dst[k*channels+c] = factor * w[c*size*size+k]
 			}
 		}
 	})
-	f.bias = l.vector(name+".bias", channels)
+	l.check(name+".bias", channels)
+	f.bias = l.constants.Add(channels, func(dst []float32) {
+		l.source.Read(name+".bias", dst)
+		for c := range dst {
+			dst[c] *= factor
+		}
+	})
 	return f
 }
 
@@ -115,7 +134,16 @@ func (l *loader) layerNorm(name string, n int, eps float32) layerNorm {
 // thing that the network's parts do.
 type graph struct {
 	*kernel.Program
+	quantized map[float]rows8
 }
+
+// float is a tensor of float32s in a stage: rows of in numbers.
+type float struct {
+	kernel.View
+	stage, in int
+}
+
+func newGraph(p *kernel.Program) graph { return graph{p, map[float]rows8{}} }
 
 // grid is a channels-last map, H·W rows of C numbers.
 type grid struct {
@@ -127,9 +155,27 @@ func (m grid) cells() int { return m.h * m.w }
 
 func (g graph) grid(h, w, c int) grid { return grid{g.Temp(h * w * c), h, w, c} }
 
+// bytes is a map of bytes, which stand for what a ReLU6 leaves.
+func (g graph) bytes(h, w, c int) grid { return grid{g.TempBytes(h * w * c), h, w, c} }
+
 // linearTo computes dst = act(x·Wᵀ + b) + res for m rows.
 func (g graph) linearTo(dst, x kernel.View, m int, f linear, act kernel.Act, res kernel.View) {
+	if f.int8 {
+		q := g.quantize(x, m, f.in)
+		g.Do(kernel.MatMul8{Dst: dst, A: q.bytes, Rows: q.rows, B: g.Const(f.block), Res: res, M: m, N: f.out, K: f.in, Act: act})
+		return
+	}
 	g.Do(kernel.MatMul{Dst: dst, A: x, B: g.Const(f.weight), Bias: g.Const(f.bias), Res: res, M: m, N: f.out, K: f.in, Act: act})
+}
+
+// packedLinear computes dst = x·Wᵀ + b for m rows and packs it.
+func (g graph) packedLinear(dst, x kernel.View, m int, f linear) {
+	if f.int8 {
+		q := g.quantize(x, m, f.in)
+		g.Do(kernel.MatMul8{Dst: dst, A: q.bytes, Rows: q.rows, B: g.Const(f.block), M: m, N: f.out, K: f.in, Packed: true})
+		return
+	}
+	g.Do(kernel.Pack{Dst: dst, A: g.linear(x, m, f, kernel.ActNone), K: m, N: f.out})
 }
 
 // linear returns act(x·Wᵀ + b) for m rows.
@@ -199,10 +245,9 @@ type memory struct {
 // remember projects n rows to keys and values. The buffers come from make,
 // so that the caller decides how long they live.
 func (g graph) remember(f attention, keys, values kernel.View, n int, make func(n int) kernel.View) memory {
-	m := memory{k: make(kernel.PackedLen(f.k.out, n)), v: make(n * f.v.out), n: n}
-	k := g.linear(keys, n, f.k, kernel.ActNone)
-	g.packTransposed(m.k, k, n, f.k.out)
-	g.linearTo(m.v, values, n, f.v, kernel.ActNone, kernel.View{})
+	m := memory{k: make(n * f.k.out), v: make(n * f.v.out), n: n}
+	g.packedLinear(m.k, keys, n, f.k)
+	g.packedLinear(m.v, values, n, f.v)
 	return m
 }
 

@@ -25,16 +25,16 @@ type Model struct {
 	second  secondStage
 	text    textEncoder
 
-	tau     float32
-	trained [][]float32 // unit embeddings of the trained names
+	tau float32
 
+	last    *Picture // a picture of the size that was last asked for, without a session
 	encoder *phraseEncoder
 	phrases map[string]*phrase
 }
 
 // New lays out the network of a configuration, checks that the source has
 // all of its weights, and loads them on a device.
-func New(c Config, source Source, vocabulary []byte, device kernel.Device) (*Model, error) {
+func New(c Config, source Source, vocabulary []byte, device kernel.Device, precision Precision) (*Model, error) {
 	if !c.sensible() {
 		return nil, ErrConfig
 	}
@@ -47,25 +47,17 @@ func New(c Config, source Source, vocabulary []byte, device kernel.Device) (*Mod
 	}
 	m := &Model{Config: c, source: source, device: device, tokenizer: tokenizer, phrases: map[string]*phrase{}}
 	constants := &kernel.Constants{}
-	l := &loader{source: source, constants: constants}
+	l := &loader{source: source, constants: constants, precision: precision}
 	m.trunk = l.trunk()
 	m.pixel = l.pixelDecoder(c)
 	m.decoder = l.decoder(c)
 	m.second = l.secondStage(c)
 	m.text = l.textEncoder(c.Text)
 	l.check("decoder.logit_scale")
-	l.check("stage2.trained", c.Trained, c.Text.Width)
 	if l.err != nil {
 		return nil, l.err
 	}
 	m.tau = l.temperature()
-	flat := make([]float32, c.Trained*c.Text.Width)
-	source.Read("stage2.trained", flat)
-	for i := range c.Trained {
-		row := flat[i*c.Text.Width : (i+1)*c.Text.Width]
-		normalise(row)
-		m.trained = append(m.trained, row)
-	}
 	if err := device.Load(constants); err != nil {
 		return nil, err
 	}

@@ -68,7 +68,7 @@ func imageTaps(p *Picture) map[string]tap {
 	}
 	up := opsOf(p.program, 0, all[kernel.UpsampleAdd])
 	positioned := opsOf(p.program, 0, all[kernel.AddPosition])
-	packed := opsOf(p.program, 0, func(o kernel.Pack) bool { return o.K == c.DM })
+	packed := opsOf(p.program, 0, func(o kernel.Pack) bool { return o.K == c.DM && o.Transposed })
 	picture := opsOf(p.program, 0, all[kernel.Picture])[0]
 	return map[string]tap{
 		"x":    {picture.Dst, picture.HP * picture.WP * rgbx},
@@ -102,11 +102,10 @@ func segmentTaps(p *Picture, s segment) map[string]tap {
 		return opsOf(p.program, s.stage, func(o kernel.MatMul) bool { return o.Dst == v })[0]
 	}
 	classify := opsOf(p.program, s.stage, all[kernel.Classify])[0]
-	masks := made(p.reply.masks)
 	views := map[string]tap{
 		"text_tokens": {opsOf(p.program, s.stage, all[kernel.Activate])[0].Dst, (s.slots + 1) * c.D},
 		"text_first":  {norms[0].A, q * c.D},
-		"mask_embed":  {masks.A, q * c.DM},
+		"mask_embed":  {p.reply.embedding, q * c.DM},
 		"pooled":      {opsOf(p.program, s.stage, func(o kernel.MatMul) bool { return o.N == trunkFeatures })[0].Dst, q * trunkFeatures},
 		"e":           {made(classify.Void).A, q * c.Text.Width},
 		"masks":       {p.reply.masks, q * p.map4.cells()},
@@ -200,6 +199,7 @@ func compareSegment(t *testing.T, f fixture, p tapped, name string, prompts []st
 	for _, ph := range phrases {
 		e, row, w = append(e, ph.embedding...), append(row, ph.row...), append(w, ph.share)
 	}
+	must(t, p.session.Run(p.Picture.proposals))
 	got := p.segments[s.slots].read(t, p.session)
 	got["E"], got["row"], got["w"] = e, row, w
 	got["text_tokens"] = got["text_tokens"][:(n+1)*c.D]
@@ -216,11 +216,13 @@ func compareSegment(t *testing.T, f fixture, p tapped, name string, prompts []st
 }
 
 // The text encoder computes what transformers' BertModel computes with the
-// same weights.
+// same weights, for all texts together and for each alone.
 func TestTextEncoder(t *testing.T) {
 	f := readFixture(t, "network.safetensors")
 	onDevices(t, func(t *testing.T, m *Model) {
 		worst := worstErrors{}
+		var texts []string
+		var tokens []int
 		for i := 0; ; i++ {
 			name := fmt.Sprintf("text/%d/", i)
 			if _, ok := f[name+"ids"]; !ok {
@@ -234,12 +236,23 @@ func TestTextEncoder(t *testing.T) {
 			if want := f.floats(t, name+"ids"); !slices.Equal(ids, want) {
 				t.Errorf("%q has tokens %v, want %v", text, ids, want)
 			}
-			e := make([]float32, m.text.c.Width)
-			must(t, m.encodeText(text, e))
-			worst.add(fmt.Sprintf("E of %2d tokens", len(ids)), f.compare(t, name+"E", e))
+			texts, tokens = append(texts, text), append(tokens, len(ids))
 		}
-		if len(worst) == 0 {
+		if len(texts) < 2 {
 			t.Fatal("the fixture has no texts")
+		}
+		for i, text := range texts {
+			must(t, m.encodeTexts([]string{text}, func(_ int, e []float32) {
+				worst.add(fmt.Sprintf("E of %2d tokens", tokens[i]), f.compare(t, fmt.Sprintf("text/%d/E", i), e))
+			}))
+		}
+		seen := 0
+		must(t, m.encodeTexts(slices.Concat(texts, texts, texts), func(i int, e []float32) {
+			seen++
+			worst.add("E, all together", f.compare(t, fmt.Sprintf("text/%d/E", i%len(texts)), e))
+		}))
+		if seen != 3*len(texts) {
+			t.Errorf("%d of %d texts have an embedding", seen, 3*len(texts))
 		}
 		worst.log(t)
 	})

@@ -2,6 +2,7 @@ package model
 
 import (
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/pmp-seg/pmp/kernel"
@@ -18,119 +19,213 @@ type phrase struct {
 // hours starts anew rather than growing for ever.
 const maxPhrases = 8192
 
-// phraseEncoder is the program that embeds phrases, one at a time: a stage
-// for each number of token slots and one for the classifier row.
+// phraseEncoder is the program that embeds phrases, many at a time, since
+// most of its time goes into reading weights: a stage for each number of rows
+// of tokens, and one for each number of phrases that the second stage
+// describes.
 type phraseEncoder struct {
-	session kernel.Session
-	inputs  []textInput
-	out     kernel.View // Width float32s
-	rowIn   kernel.View
-	rowOut  kernel.View
-	rowRun  int
+	session  kernel.Session
+	inputs   []textInput
+	out      kernel.View // a row of Width for each text
+	describe []description
+	rows     kernel.View // a classifier row for each phrase
+	likeness kernel.View // of each phrase to each trained name
+}
+
+// description is one recording of secondStage.describe.
+type description struct {
+	in           kernel.View
+	phrases, run int
+}
+
+// described are the numbers of phrases that the second stage takes at once.
+var described = [...]int{1, 8, 16, 24, 32}
+
+// textRows are the numbers of tokens that are encoded at once, up to some
+// phrases together or one long text. Time grows with them, so the steps are
+// small.
+func textRows(maxTokens int) []int {
+	most := max(roundUp(maxTokens, 16), 128)
+	var rows []int
+	for n := 8; n < most; n += max(8, n/64*16) {
+		rows = append(rows, n)
+	}
+	return append(rows, most)
 }
 
 func (m *Model) newPhraseEncoder() (*phraseEncoder, error) {
 	p := &kernel.Program{}
-	g := graph{p}
-	e := &phraseEncoder{out: p.Keep(m.text.c.Width), rowOut: p.Keep(trunkFeatures)}
-	for slots := 8; ; slots *= 2 {
-		slots = min(slots, m.text.c.MaxTokens)
-		in := textInput{slots: slots, stage: p.Stage()}
-		in.words = p.ScratchInput(4 * slots * m.text.c.Rank)
-		in.count = p.ScratchInput(4)
-		in.mean = p.ScratchInput(4 * slots)
+	g := newGraph(p)
+	c := m.text.c
+	sizes := textRows(c.MaxTokens)
+	most := described[len(described)-1]
+	e := &phraseEncoder{out: p.Keep(texts(slices.Max(sizes)) * c.Width),
+		rows: p.Keep(most * trunkFeatures), likeness: p.Keep(most * m.second.columns())}
+	for _, n := range sizes {
+		in := textInput{rows: n, stage: p.Stage()}
+		in.words, in.place = p.ScratchInput(4*n*c.Rank), p.ScratchInput(4*n*c.MaxTokens)
+		in.mask, in.mean = p.ScratchInput(4*n*n), p.ScratchInput(4*texts(n)*n)
 		m.text.run(g, in, e.out)
 		e.inputs = append(e.inputs, in)
-		if slots == m.text.c.MaxTokens {
-			break
-		}
 	}
-	e.rowRun = p.Stage()
-	e.rowIn = p.ScratchInput(4 * m.text.c.Width)
-	m.second.row(g, e.rowIn, e.rowOut)
+	for _, n := range described {
+		d := description{phrases: n, run: p.Stage()}
+		d.in = p.ScratchInput(4 * n * c.Width)
+		m.second.describe(g, d.in, e.rows, e.likeness, n)
+		e.describe = append(e.describe, d)
+	}
 	p.Plan()
 	var err error
 	e.session, err = m.device.Open(p)
 	return e, err
 }
 
-// embed returns what the network knows of a phrase.
-func (m *Model) embed(text string) (*phrase, error) {
-	if p := m.phrases[text]; p != nil {
-		return p, nil
+// embed returns what the network knows of each of some texts.
+func (m *Model) embed(texts []string) ([]*phrase, error) {
+	known := make([]*phrase, len(texts))
+	fresh := map[string]*phrase{}
+	var names []string
+	for i, text := range texts {
+		if known[i] = m.phrases[text]; known[i] != nil {
+			continue
+		}
+		if fresh[text] == nil {
+			fresh[text] = &phrase{embedding: make([]float32, m.text.c.Width)}
+			names = append(names, text)
+		}
+		known[i] = fresh[text]
 	}
-	p := &phrase{embedding: make([]float32, m.text.c.Width), row: make([]float32, trunkFeatures)}
-	e := make([]float32, m.text.c.Width)
+	if len(names) == 0 {
+		return known, nil
+	}
+
+	var wordings []string
 	for _, template := range m.Config.Templates {
-		if err := m.encodeText(strings.ReplaceAll(template, "{}", text), e); err != nil {
-			return nil, err
-		}
-		for i, x := range e {
-			p.embedding[i] += x
+		for _, name := range names {
+			wordings = append(wordings, strings.ReplaceAll(template, "{}", name))
 		}
 	}
-	normalise(p.embedding)
-	s := m.encoder.session
-	if err := s.Write(m.encoder.rowIn, kernel.Bytes(p.embedding)); err != nil {
+	err := m.encodeTexts(wordings, func(i int, e []float32) {
+		sum := fresh[names[i%len(names)]].embedding
+		for j, x := range e {
+			sum[j] += x
+		}
+	})
+	if err != nil {
 		return nil, err
 	}
-	if err := s.Run(m.encoder.rowRun); err != nil {
+	var phrases []*phrase
+	for _, name := range names {
+		normalise(fresh[name].embedding)
+		phrases = append(phrases, fresh[name])
+	}
+	if err := m.describe(phrases); err != nil {
 		return nil, err
 	}
-	if err := s.Read(m.encoder.rowOut, kernel.Bytes(p.row)); err != nil {
-		return nil, err
-	}
-	p.share = m.share(p.embedding)
-	if len(m.phrases) >= maxPhrases {
+	if len(m.phrases)+len(names) > maxPhrases {
 		clear(m.phrases)
 	}
-	m.phrases[text] = p
-	return p, nil
+	for i, name := range names {
+		m.phrases[name] = phrases[i]
+	}
+	return known, nil
 }
 
-// encodeText runs the text encoder on one text.
-func (m *Model) encodeText(text string, dst []float32) error {
-	ids := m.tokenizer.Encode(text, m.text.c.MaxTokens)
-	in := m.encoder.inputs[0]
-	for _, in = range m.encoder.inputs {
-		if in.slots >= len(ids) {
-			break
+// encodeTexts runs the text encoder and calls each with every text's
+// embedding, which is only good during the call.
+func (m *Model) encodeTexts(list []string, each func(i int, e []float32)) error {
+	c, s := m.text.c, m.encoder.session
+	largest := m.encoder.inputs[len(m.encoder.inputs)-1].rows
+	for first := 0; first < len(list); {
+		// As many texts as fit.
+		var tokens [][]int32
+		n := 0
+		for _, text := range list[first:] {
+			ids := m.tokenizer.Encode(text, c.MaxTokens)
+			if n+len(ids) > largest {
+				break
+			}
+			tokens, n = append(tokens, ids), n+len(ids)
 		}
+		in := m.encoder.inputs[slices.IndexFunc(m.encoder.inputs, func(in textInput) bool { return in.rows >= n })]
+		words, place := make([]float32, in.rows*c.Rank), make([]float32, in.rows*c.MaxTokens)
+		mask, mean := make([]float32, in.rows*in.rows), make([]float32, texts(in.rows)*in.rows)
+		for i := range mask {
+			mask[i] = -1
+		}
+		row := 0
+		for i, ids := range tokens {
+			for j, id := range ids {
+				m.source.ReadRow("text.word_u", int(id), words[(row+j)*c.Rank:(row+j+1)*c.Rank])
+				place[(row+j)*c.MaxTokens+j] = 1
+				mean[i*in.rows+row+j] = 1 / float32(len(ids))
+				for k := range ids {
+					mask[(row+j)*in.rows+row+k] = 1
+				}
+			}
+			row += len(ids)
+		}
+		out := make([]float32, len(tokens)*c.Width)
+		for _, x := range []struct {
+			view kernel.View
+			data []float32
+		}{{in.words, words}, {in.place, place}, {in.mask, mask}, {in.mean, mean}} {
+			if err := s.Write(x.view, kernel.Bytes(x.data)); err != nil {
+				return err
+			}
+		}
+		if err := s.Run(in.stage); err != nil {
+			return err
+		}
+		if err := s.Read(m.encoder.out, kernel.Bytes(out)); err != nil {
+			return err
+		}
+		for i := range tokens {
+			each(first+i, out[i*c.Width:(i+1)*c.Width])
+		}
+		first += len(tokens)
 	}
-	words := make([]float32, in.slots*m.text.c.Rank)
-	mean := make([]float32, in.slots)
-	for i, id := range ids {
-		m.source.ReadRow("text.word_u", int(id), words[i*m.text.c.Rank:(i+1)*m.text.c.Rank])
-		mean[i] = 1 / float32(len(ids))
-	}
-	s := m.encoder.session
-	if err := s.Write(in.words, kernel.Bytes(words)); err != nil {
-		return err
-	}
-	if err := s.Write(in.count, intBytes([]int32{int32(len(ids))})); err != nil {
-		return err
-	}
-	if err := s.Write(in.mean, kernel.Bytes(mean)); err != nil {
-		return err
-	}
-	if err := s.Run(in.stage); err != nil {
-		return err
-	}
-	return s.Read(m.encoder.out, kernel.Bytes(dst))
+	return nil
 }
 
-// share is the second stage's weight for an embedding: alpha for the names
-// that the decoder was trained on, beta for those far from all of them.
-func (m *Model) share(e []float32) float32 {
-	near := float32(-1)
-	for _, row := range m.trained {
-		var dot float32
-		for i, x := range row {
-			dot += x * e[i]
+// describe fills in what the second stage says of phrases.
+func (m *Model) describe(phrases []*phrase) error {
+	s, e := m.encoder.session, m.encoder
+	for len(phrases) > 0 {
+		some := phrases[:min(len(phrases), described[len(described)-1])]
+		phrases = phrases[len(some):]
+		d := e.describe[slices.IndexFunc(e.describe, func(d description) bool { return d.phrases >= len(some) })]
+		in := make([]float32, 0, d.phrases*m.text.c.Width)
+		for _, p := range some {
+			in = append(in, p.embedding...)
 		}
-		near = max(near, dot)
+		columns := m.second.columns()
+		rows, likeness := make([]float32, len(some)*trunkFeatures), make([]float32, len(some)*columns)
+		// Rows without a phrase are zeros.
+		if err := s.Write(d.in, kernel.Bytes(in[:cap(in)])); err != nil {
+			return err
+		}
+		if err := s.Run(d.run); err != nil {
+			return err
+		}
+		if err := s.Read(e.rows, kernel.Bytes(rows)); err != nil {
+			return err
+		}
+		if err := s.Read(e.likeness, kernel.Bytes(likeness)); err != nil {
+			return err
+		}
+		for i, p := range some {
+			p.row = rows[i*trunkFeatures : (i+1)*trunkFeatures : (i+1)*trunkFeatures]
+			p.share = m.Config.share(slices.Max(likeness[i*columns:][:m.second.known]))
+		}
 	}
-	c := m.Config
+	return nil
+}
+
+// share is the second stage's weight for a phrase: alpha for the names that
+// the decoder was trained on, beta for those far from all of them. Near is
+// its cosine with the most similar trained name.
+func (c Config) share(near float32) float32 {
 	unseen := min(max((c.SeenHi-near)/max(c.SeenHi-c.SeenLo, 1e-6), 0), 1)
 	return c.Alpha + (c.Beta-c.Alpha)*unseen
 }

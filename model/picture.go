@@ -29,6 +29,7 @@ var (
 	ErrManyPhrases   = errors.New("the prompts have more than 256 phrases together; give fewer synonyms")
 	ErrThreshold     = errors.New("the threshold must lie between 0 and 1")
 	ErrNotEncoded    = errors.New("the picture is not encoded yet")
+	ErrReleased      = errors.New("the result was released; segment the picture again")
 	ErrPictureClosed = errors.New("the picture is closed; encode it again")
 )
 
@@ -45,12 +46,15 @@ type Picture struct {
 	session kernel.Session
 	encoded bool
 
-	pixels   kernel.View
-	ask      question
-	reply    reply
-	segments [len(slots)]segment
-	map4     grid // H/4 × W/4 of the maps, without channels
-	paint    painter
+	pixels    kernel.View
+	ask       question
+	reply     reply
+	segments  [len(slots)]segment
+	proposals int  // stage that makes the masks of the proposals
+	map4      grid // H/4 × W/4 of the maps, without channels
+	paint     painter
+
+	latest *Result // the one whose maps are on the device
 }
 
 // segment is one recording of everything that depends on prompts.
@@ -59,15 +63,18 @@ type segment struct{ stage, slots int }
 // question is what the host writes before it runs a segment, with room for
 // the phrases of the largest one.
 type question struct {
-	embeddings, rows   kernel.View // slots×E, slots×1280
-	coef, owner, count kernel.View // 3×slots, slots int32s, one int32: see Classify and decoder.run
+	embeddings, rows kernel.View // slots×E, slots×1280
+	coef, owner      kernel.View // 3×slots, slots int32s: see Classify
+	count, prompts   kernel.View // int32s: text tokens in use, see decoder.run, and prompts
 }
 
 // reply is what a segment leaves.
 type reply struct {
-	masks kernel.View // σ of the mask logits, Q×H/4·W/4
-	class kernel.View // P of prompts and void, (slots+1)×Q
-	maps  kernel.View // S, slots×H/4·W/4
+	embedding kernel.View // mask embeddings, Q×DM
+	class     kernel.View // P of prompts and void, (slots+1)×Q
+	maps      kernel.View // S, slots×H/4·W/4
+	peaks     kernel.View // of the maps, slots
+	masks     kernel.View // σ of the mask logits, Q×H/4·W/4, only after the stage that makes proposals
 }
 
 // painter brings maps to the picture's own resolution.
@@ -101,20 +108,24 @@ func (m *Model) NewPicture(width, height int) (*Picture, error) {
 	if width > MaxSide || height > MaxSide {
 		return nil, ErrLongPicture
 	}
-	p := m.record(width, height)
-	p.program.Plan()
+	// Pictures that follow one another often have the same size.
+	if m.last == nil || m.last.Width != width || m.last.Height != height {
+		m.last = m.record(width, height)
+		m.last.program.Plan()
+	}
+	p := *m.last
 	var err error
 	p.session, err = m.device.Open(p.program)
 	if err != nil {
 		return nil, err
 	}
-	return p, nil
+	return &p, nil
 }
 
 // record lists the ops of everything that is done with a picture.
 func (m *Model) record(width, height int) *Picture {
 	p := &Picture{Width: width, Height: height, model: m, program: &kernel.Program{}}
-	g := graph{p.program}
+	g := newGraph(p.program)
 	w, h := fit(width, height, m.Config.Size)
 	wp, hp := roundUp(w, cellSize), roundUp(h, cellSize)
 
@@ -131,20 +142,22 @@ func (m *Model) record(width, height int) *Picture {
 
 	q, cells := m.decoder.q, p.map4.cells()
 	p.ask = question{g.Input(4 * maxPhrase * m.decoder.e), g.Input(4 * maxPhrase * trunkFeatures),
-		g.Input(4 * 3 * maxPhrase), g.Input(4 * maxPhrase), g.Input(4)}
-	p.reply = reply{g.Keep(q * cells), g.Keep((maxPhrase + 1) * q), g.Keep(maxPhrase * cells)}
+		g.Input(4 * 3 * maxPhrase), g.Input(4 * maxPhrase), g.Input(4), g.Input(4)}
+	p.reply = reply{g.Keep(q * m.decoder.dm), g.Keep((maxPhrase + 1) * q), g.Keep(maxPhrase * cells), g.Keep(maxPhrase), g.Keep(q * cells)}
 	for i, n := range slots {
 		p.segments[i] = segment{g.Stage(), n}
-		m.segment(g, image, p.ask, p.reply, n)
+		m.segment(g, image, p.ask, p.reply, p.map4, n)
 	}
+	p.proposals = g.Stage()
+	g.timesTo(p.reply.masks, p.reply.embedding, q, image.mask[4], kernel.ActSigmoid)
 	p.paint = m.painter(g, p, w, h)
 	return p
 }
 
 // segment records the decoder and the second stage for n phrases.
-func (m *Model) segment(g graph, image imageMemory, in question, out reply, n int) {
+func (m *Model) segment(g graph, image imageMemory, in question, out reply, map4 grid, n int) {
 	q, e := m.decoder.q, m.decoder.e
-	p := m.decoder.run(g, image, in.embeddings, n, in.count, out.masks)
+	p := m.decoder.run(g, image, in.embeddings, n, in.count, out.embedding)
 	a := g.dots(p.class, q, in.embeddings, n, e)
 	b := m.second.compare(g, p.pooled, q, in.rows, n)
 	void := g.Temp(q * kernel.Panel)
@@ -153,8 +166,8 @@ func (m *Model) segment(g graph, image imageMemory, in question, out reply, n in
 		Q: q, S: n, T: n, LDVoid: kernel.Panel})
 
 	// S(t, p) = Σ_q P[q,t]·σ(m_q(p))
-	cells := image.cells[4]
-	g.Do(kernel.MatMul{Dst: out.maps, A: out.class, B: out.masks, LDB: cells, M: n, N: cells, K: q})
+	g.maps(out.maps, p.embedding, q, image.mask[4], out.class, in.prompts, n)
+	g.Do(kernel.Peaks{Dst: out.peaks, A: out.maps, Count: in.prompts, T: n, H: map4.h, W: map4.w})
 }
 
 // painter records the way from one map to the picture's own pixels.
@@ -210,6 +223,7 @@ func (p *Picture) Close() error {
 	if p.session == nil {
 		return nil
 	}
+	p.keepLatest()
 	err := p.session.Close()
 	p.session = nil
 	return err
@@ -224,15 +238,17 @@ type Options struct {
 	Presence float32
 }
 
-// Result is the answer to a set of prompts. It holds maps of its own, so it
-// stays valid when the picture is segmented again, until it is closed.
+// Result is the answer to a set of prompts. It stays valid when the picture
+// is segmented again, until it is closed. Its maps stay on the device as long
+// as they can; when the picture is segmented again or closed they are copied,
+// unless Release was called before.
 type Result struct {
 	Prompts []Answer
 	// Theta is the threshold that masks are cut at.
 	Theta float32
 
 	picture *Picture
-	maps    []float32 // a map of H/4·W/4 for each prompt
+	maps    []float32 // a map of H/4·W/4 for each prompt, nil while they are on the device
 	cells   int
 }
 
@@ -263,15 +279,15 @@ func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 		return nil, err
 	}
 	r := &Result{picture: p, cells: p.map4.cells(), Theta: o.Threshold}
+	p.latest = r
 	if r.Theta == 0 {
 		r.Theta = m.Config.Theta
 	}
-	r.maps = make([]float32, len(prompts)*r.cells)
-	if err := p.session.Read(p.reply.maps, kernel.Bytes(r.maps)); err != nil {
+	class, peaks := make([]float32, len(prompts)*m.decoder.q), make([]float32, len(prompts))
+	if err := p.session.Read(p.reply.class, kernel.Bytes(class)); err != nil {
 		return nil, err
 	}
-	class := make([]float32, len(prompts)*m.decoder.q)
-	if err := p.session.Read(p.reply.class, kernel.Bytes(class)); err != nil {
+	if err := p.session.Read(p.reply.peaks, kernel.Bytes(peaks)); err != nil {
 		return nil, err
 	}
 	presence := o.Presence
@@ -283,7 +299,7 @@ func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 		for _, x := range class[t*m.decoder.q : (t+1)*m.decoder.q] {
 			best = max(best, x)
 		}
-		score := m.Config.Presence.score(best, r.peak(t), len(prompts))
+		score := m.Config.Presence.score(best, peaks[t], len(prompts))
 		r.Prompts = append(r.Prompts, Answer{Text: text, Score: score, Present: score >= presence})
 	}
 	return r, nil
@@ -297,37 +313,39 @@ func (m *Model) prompts(prompts []string) (phrases []*phrase, owner []int32, err
 	if len(prompts) > MaxPrompts {
 		return nil, nil, ErrManyPrompts
 	}
+	var names []string
 	for t, prompt := range prompts {
 		texts := token.Phrases(prompt)
 		if len(texts) == 0 || strings.TrimSpace(prompt) == "" {
 			return nil, nil, ErrEmptyPrompt
 		}
-		for _, text := range texts {
-			if len(phrases) == maxPhrase {
-				return nil, nil, ErrManyPhrases
-			}
-			ph, err := m.embed(text)
-			if err != nil {
-				return nil, nil, err
-			}
-			phrases, owner = append(phrases, ph), append(owner, int32(t))
+		for range texts {
+			owner = append(owner, int32(t))
+		}
+		if names = append(names, texts...); len(names) > maxPhrase {
+			return nil, nil, ErrManyPhrases
 		}
 	}
-	return phrases, owner, nil
+	phrases, err = m.embed(names)
+	return phrases, owner, err
 }
 
-// run writes the question and runs a segment.
+// run writes the question and runs a segment. The owners are in order: the
+// last one is that of the last prompt.
 func (p *Picture) run(s segment, phrases []*phrase, owner []int32) error {
 	m := p.model
-	e := m.decoder.e
-	embeddings, rows := make([]float32, s.slots*e), make([]float32, s.slots*trunkFeatures)
+	if err := p.keepLatest(); err != nil {
+		return err
+	}
+	e, n := m.decoder.e, len(phrases)
+	embeddings, rows := make([]float32, 0, n*e), make([]float32, 0, n*trunkFeatures)
 	coef, owners := make([]float32, 3*s.slots), make([]int32, s.slots)
 	for i := range owners {
 		owners[i] = -1
 	}
+	// Slots that are not in use keep what they hold: nothing reads it.
 	for i, ph := range phrases {
-		copy(embeddings[i*e:], ph.embedding)
-		copy(rows[i*trunkFeatures:], ph.row)
+		embeddings, rows = append(embeddings, ph.embedding...), append(rows, ph.row...)
 		owners[i] = owner[i]
 		coef[i] = (1 - ph.share) * m.tau
 		coef[s.slots+i] = ph.share * m.Config.Kappa
@@ -338,13 +356,32 @@ func (p *Picture) run(s segment, phrases []*phrase, owner []int32) error {
 		data []byte
 	}{
 		{p.ask.embeddings, kernel.Bytes(embeddings)}, {p.ask.rows, kernel.Bytes(rows)}, {p.ask.coef, kernel.Bytes(coef)},
-		{p.ask.owner, intBytes(owners)}, {p.ask.count, intBytes([]int32{int32(1 + len(phrases))})},
+		{p.ask.owner, intBytes(owners)}, {p.ask.count, intBytes([]int32{int32(1 + n)})}, {p.ask.prompts, intBytes([]int32{owner[n-1] + 1})},
 	} {
 		if err := p.session.Write(in.view, in.data); err != nil {
 			return err
 		}
 	}
 	return p.session.Run(s.stage)
+}
+
+// keepLatest copies the maps of the last result, which are about to be lost.
+func (p *Picture) keepLatest() error {
+	r := p.latest
+	if r == nil {
+		return nil
+	}
+	p.latest = nil
+	r.maps = make([]float32, len(r.Prompts)*r.cells)
+	return p.session.Read(p.reply.maps, kernel.Bytes(r.maps))
+}
+
+// Release says that nobody will ask for masks or maps any more, which saves
+// their copy.
+func (r *Result) Release() {
+	if r.picture.latest == r {
+		r.picture.latest = nil
+	}
 }
 
 func (s Presence) score(best, peak float32, prompts int) float32 {
@@ -356,20 +393,14 @@ func (s Presence) score(best, peak float32, prompts int) float32 {
 	return float32(1 / (1 + math.Exp(-z)))
 }
 
-// peak is the largest value of prompt i's map, looked for in every second
-// row and column, which is how the scores were calibrated.
-func (r *Result) peak(i int) float32 {
-	s, columns := r.Map(i)
-	top := float32(0)
-	for y := 1; y < len(s)/columns; y += 2 {
-		for x := 1; x < columns; x += 2 {
-			top = max(top, s[y*columns+x])
-		}
-	}
-	return top
-}
-
-// Map returns prompt i's map S at stride 4 and the number of its columns.
+// Map returns a copy of prompt i's map S at stride 4, nil if the result was
+// released, and the number of its columns.
 func (r *Result) Map(i int) (s []float32, columns int) {
-	return r.maps[i*r.cells : (i+1)*r.cells], r.picture.map4.w
+	s = make([]float32, r.cells)
+	if r.maps != nil {
+		copy(s, r.maps[i*r.cells:])
+	} else if r.picture.latest != r || r.picture.session.Read(r.picture.reply.maps.At(i*r.cells), kernel.Bytes(s)) != nil {
+		s = nil
+	}
+	return s, r.picture.map4.w
 }

@@ -23,17 +23,29 @@ type pixelDecoder struct {
 	size         int       // the picture's long side, which scales positions
 }
 
-// separable is pointwise(relu6(depthwise 3×3(x))).
+// separable is pointwise(relu6(depthwise 3×3(x))). What is between the two is
+// bytes if the second one multiplies integers.
 type separable struct {
 	depthwise depthwise
 	pointwise linear
 }
 
 func (l *loader) separable(name string, c int) separable {
-	return separable{l.depthwise(name+".depthwise", c, 3), l.pointwise(name+".pointwise", c, c)}
+	if l.precision == Float32 {
+		return separable{l.depthwise(name+".depthwise", c, 3), l.pointwise(name+".pointwise", c, c)}
+	}
+	l.check(name+".pointwise.weight", c, c, 1, 1)
+	return separable{l.scaledDepthwise(name+".depthwise", c, 3, 1/reluScale), l.dense(name+".pointwise", c, c, fromBytes)}
 }
 
 func (g graph) separable(f separable, x grid, res kernel.View) grid {
+	if f.pointwise.int8 {
+		deep, y := g.bytes(x.h, x.w, x.c), g.grid(x.h, x.w, f.pointwise.out)
+		g.Do(kernel.Depthwise{Dst: deep.View, A: x.View, B: g.Const(f.depthwise.weight), Bias: g.Const(f.depthwise.bias),
+			H: x.h, W: x.w, HI: x.h, WI: x.w, C: x.c, Size: f.depthwise.size, Stride: 1, Pad: f.depthwise.size / 2, Bytes: true})
+		g.Do(kernel.MatMul8{Dst: y.View, A: deep.View, B: g.Const(f.pointwise.block), Res: res, M: x.cells(), N: y.c, K: x.c})
+		return y
+	}
 	return g.pointwise(g.depthwise(x, f.depthwise, 1, kernel.ActReLU6), f.pointwise, kernel.ActNone, res)
 }
 

@@ -1,7 +1,6 @@
 package model
 
 import (
-	"slices"
 	"unsafe"
 
 	"github.com/pmp-seg/pmp/kernel"
@@ -10,10 +9,18 @@ import (
 // Mask writes prompt i's mask at the picture's own resolution to dst, a byte
 // a pixel, 0 or 1. The mask of a prompt that is not present is empty.
 func (r *Result) Mask(i int, dst []byte) error {
+	if r.picture.session == nil {
+		return ErrPictureClosed
+	}
+	dst = dst[:r.picture.Width*r.picture.Height]
+	if !r.Prompts[i].Present {
+		clear(dst)
+		return nil
+	}
 	if err := r.paint(i); err != nil {
 		return err
 	}
-	return r.picture.session.Read(r.picture.paint.mask, dst[:r.picture.Width*r.picture.Height])
+	return r.picture.session.Read(r.picture.paint.mask, dst)
 }
 
 // LabelMap writes the index of the strongest present prompt of each pixel to
@@ -34,22 +41,27 @@ func (r *Result) paint(i int) error {
 	if !r.Prompts[i].Present {
 		return r.picture.paintMap(i, make([]float32, r.cells), 1) // nothing reaches 1
 	}
+	if r.picture.session == nil {
+		return ErrPictureClosed
+	}
 	s, columns := r.Map(i)
-	s = slices.Clone(s)
+	if s == nil {
+		return ErrReleased
+	}
 	tidy(s, columns, r.Theta)
 	return r.picture.paintMap(i, s, r.Theta)
 }
 
-// paintMap resizes a map to the picture's resolution and cuts it at theta.
+// paintMap resizes a map, which it spoils, to the picture's resolution and
+// cuts it at theta.
 func (p *Picture) paintMap(index int, s []float32, theta float32) error {
 	if p.session == nil {
 		return ErrPictureClosed
 	}
-	above := make([]float32, len(s))
-	for i, x := range s {
-		above[i] = x - theta
+	for i := range s {
+		s[i] -= theta
 	}
-	if err := p.session.Write(p.paint.in, kernel.Bytes(above)); err != nil {
+	if err := p.session.Write(p.paint.in, kernel.Bytes(s)); err != nil {
 		return err
 	}
 	if err := p.session.Write(p.paint.index, intBytes([]int32{int32(index)})); err != nil {
@@ -70,6 +82,9 @@ func (p *Picture) Proposals(each func(mask []byte) error) error {
 	}
 	q, cells := p.model.decoder.q, p.map4.cells()
 	masks := make([]float32, q*cells)
+	if err := p.session.Run(p.proposals); err != nil {
+		return err
+	}
 	if err := p.session.Read(p.reply.masks, kernel.Bytes(masks)); err != nil {
 		return err
 	}

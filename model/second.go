@@ -8,20 +8,22 @@ import "github.com/pmp-seg/pmp/kernel"
 // head's features under each mask. It knows names that the decoder was never
 // trained on, but only things, so its share is small for trained names.
 type secondStage struct {
-	names  linear // exp((E·Nᵀ − 1)/ridgeWidth)
-	coefU  kernel.Const
-	coefV  kernel.Const
-	center kernel.Const
-	rank   int
-	rows   int
-	e      int
+	names   linear // exp((E·Nᵀ − 1)/ridgeWidth)
+	coefU   kernel.Const
+	coefV   kernel.Const
+	center  kernel.Const
+	trained kernel.Const // packed unit embeddings of the trained names
+	rank    int
+	rows    int
+	e       int
+	known   int // trained names
 }
 
 // ridgeWidth is the width of the ridge's kernel exp((a·b−1)/width).
 const ridgeWidth = 0.3
 
 func (l *loader) secondStage(c Config) secondStage {
-	s := secondStage{rank: c.Rank, rows: c.Rows, e: c.Text.Width}
+	s := secondStage{rank: c.Rank, rows: c.Rows, e: c.Text.Width, known: c.Trained}
 	l.check("stage2.names", s.rows, s.e)
 	s.names = linear{in: s.e, out: s.rows}
 	s.names.weight = l.constants.Add(kernel.PackedLen(s.e, s.rows), func(dst []float32) {
@@ -37,16 +39,29 @@ func (l *loader) secondStage(c Config) secondStage {
 	s.coefU = l.plainMatrix("stage2.coef_u", s.rows, s.rank)
 	s.coefV = l.plainMatrix("stage2.coef_v", s.rank, trunkFeatures)
 	s.center = l.vector("stage2.center", trunkFeatures)
+	l.check("stage2.trained", s.known, s.e)
+	s.trained = l.constants.Add(kernel.PackedLen(s.e, s.known), func(dst []float32) {
+		w := make([]float32, s.known*s.e)
+		l.source.Read("stage2.trained", w)
+		for i := range s.known {
+			normalise(w[i*s.e : (i+1)*s.e])
+		}
+		kernel.PackInto(dst, s.e, s.known, func(k, n int) float32 { return w[n*s.e+k] })
+	})
 	return s
 }
 
-// row returns the unit classifier row of one unit embedding.
-func (s secondStage) row(g graph, e, dst kernel.View) {
-	k := g.linear(e, 1, s.names, kernel.ActExp)
-	u := g.Temp(s.rank)
-	g.Do(kernel.MatMul{Dst: u, A: k, B: g.Const(s.coefU), M: 1, N: s.rank, K: s.rows})
-	g.Do(kernel.MatMul{Dst: dst, A: u, B: g.Const(s.coefV), M: 1, N: trunkFeatures, K: s.rank})
-	g.Do(kernel.L2Norm{Dst: dst, A: dst, M: 1, N: trunkFeatures, Scale: 1})
+// columns is the number of columns of likeness: known, in whole panels.
+func (s secondStage) columns() int { return roundUp(s.known, kernel.Panel) }
+
+// describe makes of n unit embeddings their unit classifier rows and their
+// cosines with the trained names.
+func (s secondStage) describe(g graph, e, rows, likeness kernel.View, n int) {
+	k, u := g.linear(e, n, s.names, kernel.ActExp), g.Temp(n*s.rank)
+	g.Do(kernel.MatMul{Dst: u, A: k, B: g.Const(s.coefU), M: n, N: s.rank, K: s.rows})
+	g.Do(kernel.MatMul{Dst: rows, A: u, B: g.Const(s.coefV), M: n, N: trunkFeatures, K: s.rank})
+	g.Do(kernel.L2Norm{Dst: rows, A: rows, M: n, N: trunkFeatures, Scale: 1})
+	g.Do(kernel.MatMul{Dst: likeness, A: e, B: g.Const(s.trained), M: n, N: s.columns(), K: s.e})
 }
 
 // compare returns the cosine of each query's pooled features with each of

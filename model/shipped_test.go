@@ -25,7 +25,7 @@ func TestShippedWeights(t *testing.T) {
 			must(t, err)
 			device, err := d.open()
 			must(t, err)
-			m, err := Load(w, device)
+			m, err := Load(w, device, Float32)
 			must(t, err)
 			defer m.Close()
 			p := newTapped(t, m, 150, 100, testPixels("wide", 150, 100))
@@ -46,6 +46,7 @@ func TestShippedWeights(t *testing.T) {
 				s, _ := r.Map(i)
 				maps, scores = append(maps, s...), append(scores, a.Score)
 			}
+			must(t, p.session.Run(p.proposals))
 			segment := p.segments[p.segmentFor(len(phrases)).slots].read(t, p.session)
 			for part, got := range map[string][]float32{"E": e, "pooled": segment["pooled"], "e": segment["e"],
 				"masks": segment["masks"], "S": maps, "score": scores} {

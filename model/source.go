@@ -8,12 +8,12 @@ import (
 )
 
 // Load builds the model that a complete manifest describes on a device.
-func Load(m *weights.Manifest, device kernel.Device) (*Model, error) {
+func Load(m *weights.Manifest, device kernel.Device, precision Precision) (*Model, error) {
 	c, err := readConfig(m)
 	if err != nil {
 		return nil, err
 	}
-	return New(c, stored{m}, m.Vocabulary(), device)
+	return New(c, stored{m}, m.Vocabulary(), device, precision)
 }
 
 // readConfig reads the manifest's configuration; sizes that the tensors
@@ -67,6 +67,9 @@ func (s stored) Check(name string, shape ...int) error {
 	if err != nil {
 		return err
 	}
+	for t.Panels && len(shape) > 2 && shape[len(shape)-1] == 1 {
+		shape = shape[:len(shape)-1] // a 1×1 convolution is kept as the matrix that it is
+	}
 	if !slices.Equal(t.Shape, shape) {
 		return &weights.Error{Code: weights.CodeFormat, Text: "tensor \"" + name + "\" does not have the shape that this network needs; fetch weights and program of the same version"}
 	}
@@ -76,6 +79,12 @@ func (s stored) Check(name string, shape ...int) error {
 func (s stored) Read(name string, dst []float32) { s.mustTensor(name).Float32(dst) }
 
 func (s stored) ReadRow(name string, i int, dst []float32) { s.mustTensor(name).Row(i, dst) }
+
+func (s stored) Int8(name string) (m Int8Matrix, ok bool) {
+	t := s.mustTensor(name)
+	values, ok := t.Int8()
+	return Int8Matrix{values, t.Scale, t.Panels}, ok
+}
 
 func (s stored) mustTensor(name string) weights.Tensor {
 	t, err := s.Tensor(name)

@@ -10,7 +10,7 @@ import (
 // layers over word pieces, averaged, made a unit vector, centred.
 type textEncoder struct {
 	wordV    kernel.Const // the second factor of the word embeddings
-	position kernel.Const
+	position kernel.Const // packed, a row for each place in a text
 	norm     layerNorm
 	layers   []textLayer
 	center   kernel.Const
@@ -27,9 +27,9 @@ const textNormEps = 1e-12
 
 func (l *loader) textEncoder(c TextConfig) textEncoder {
 	t := textEncoder{c: c}
-	l.check("text.word_u", c.Vocab, c.Rank) // looked up row by row, see Model.embed
+	l.check("text.word_u", c.Vocab, c.Rank) // looked up row by row, see Model.encodeTexts
 	t.wordV = l.plainMatrix("text.word_v", c.Rank, c.Width)
-	t.position = l.vector("text.position", c.MaxTokens, c.Width)
+	t.position = l.plainMatrix("text.position", c.MaxTokens, c.Width)
 	t.norm = l.layerNorm("text.embed_norm", c.Width, textNormEps)
 	for i := range c.Layers {
 		name := "text.layers." + itoa(i)
@@ -44,30 +44,37 @@ func (l *loader) textEncoder(c TextConfig) textEncoder {
 	return t
 }
 
-// textInput is what the host writes for one phrase.
+// textInput is what the host writes for some texts together. The tokens of
+// all texts follow one another, without gaps, in rows.
 type textInput struct {
-	words kernel.View // slots×Rank rows of the first factor, zero if unused
-	count kernel.View // int32: tokens in use
-	mean  kernel.View // slots float32s: 1/count for tokens in use, else 0
-	slots int
+	words kernel.View // rows×Rank of the first factor, zero if unused
+	place kernel.View // rows×MaxTokens: 1 at a token's place in its text, 0 elsewhere
+	mask  kernel.View // rows×rows: 1 between tokens of one text, -1 elsewhere
+	mean  kernel.View // texts×rows: 1 over a text's number of tokens at its tokens, 0 elsewhere
+	rows  int
 	stage int
 }
 
-// run encodes one phrase of up to in.slots tokens into dst, a unit vector.
+// texts is how many texts n rows may hold: each has [CLS] and [SEP].
+func texts(n int) int { return n / 2 }
+
+// run encodes texts into rows of dst, which are unit vectors.
 func (t textEncoder) run(g graph, in textInput, dst kernel.View) {
 	none := kernel.View{}
-	n, d := in.slots, t.c.Width
+	n, d := in.rows, t.c.Width
 	x := g.Temp(n * d)
-	g.Do(kernel.MatMul{Dst: x, A: in.words, B: g.Const(t.wordV), Res: g.Const(t.position), M: n, N: d, K: t.c.Rank})
-	x = g.norm(x, none, n, t.norm)
+	g.Do(kernel.MatMul{Dst: x, A: in.place, B: g.Const(t.position), M: n, N: d, K: t.c.MaxTokens})
+	words := g.Temp(n * d)
+	g.Do(kernel.MatMul{Dst: words, A: in.words, B: g.Const(t.wordV), Res: x, M: n, N: d, K: t.c.Rank})
+	x = g.norm(words, none, n, t.norm)
 	for _, l := range t.layers {
-		y := g.attend(l.attention, x, n, g.remember(l.attention, x, x, n, g.Temp), none, in.count, x)
+		y := g.attend(l.attention, x, n, g.remember(l.attention, x, x, n, g.Temp), in.mask, none, x)
 		x = g.norm(y, none, n, l.norm1)
 		x = g.norm(g.feed(l.ffn, x, n), none, n, l.norm2)
 	}
-	g.Do(kernel.MatMul{Dst: dst, A: in.mean, B: x, LDB: d, M: 1, N: d, K: n})
-	g.Do(kernel.L2Norm{Dst: dst, A: dst, M: 1, N: d, Scale: 1})
-	g.Do(kernel.L2Norm{Dst: dst, A: dst, Center: g.Const(t.center), M: 1, N: d, Scale: 1})
+	g.Do(kernel.MatMul{Dst: dst, A: in.mean, B: x, LDB: d, M: texts(n), N: d, K: n})
+	g.Do(kernel.L2Norm{Dst: dst, A: dst, M: texts(n), N: d, Scale: 1})
+	g.Do(kernel.L2Norm{Dst: dst, A: dst, Center: g.Const(t.center), M: texts(n), N: d, Scale: 1})
 }
 
 func invSqrt(n int) float32 { return float32(1 / math.Sqrt(float64(n))) }

@@ -12,65 +12,101 @@ const (
 // are too small to be meant. Cells touch at their sides, not at corners.
 func tidy(s []float32, columns int, theta float32) {
 	least := speck * float64(len(s))
-	above := func(i int) bool { return s[i] > theta }
-
-	islands := regions(len(s), columns, above)
-	largest := 0
-	for _, r := range islands {
-		largest = max(largest, len(r))
+	r := regionsOf(s, columns, theta)
+	largest := r.largest(true)
+	if r.fill(s, true, max(least, islandToMain*float64(largest)), theta/2) {
+		r = regionsOf(s, columns, theta) // where an island was the background has grown
 	}
-	for _, r := range islands {
-		if float64(len(r)) < max(least, islandToMain*float64(largest)) {
-			fill(s, r, theta/2)
-		}
-	}
-	for _, r := range regions(len(s), columns, func(i int) bool { return !above(i) }) {
-		if float64(len(r)) < least {
-			fill(s, r, (1+theta)/2)
-		}
-	}
+	r.fill(s, false, least, (1+theta)/2)
 }
 
-func fill(s []float32, cells []int32, x float32) {
-	for _, i := range cells {
-		s[i] = x
-	}
+// A run is neighbouring cells of a row that are all above the threshold or
+// all not. Runs that touch are one region, whose size its root knows: the run
+// that the others lead to.
+type run struct {
+	first, end int32
+	next       int32 // a run of the same region, itself for the root
+	size       int32 // of the region
+	above      bool
 }
 
-// regions returns the connected regions of the n cells for which in holds.
-func regions(n, columns int, in func(i int) bool) [][]int32 {
-	var found [][]int32
-	seen := make([]bool, n)
-	// One slice holds all regions, one after the other.
-	all := make([]int32, 0, n)
-	for start := range n {
-		if seen[start] || !in(start) {
+type regions []run
+
+// regionsOf returns the runs of a map, row by row.
+func regionsOf(s []float32, columns int, theta float32) regions {
+	var all regions
+	upper := 0 // first run of the row above
+	for y := 0; y < len(s); y += columns {
+		start := len(all)
+		row := s[y : y+columns]
+		for x := 0; x < columns; {
+			above, first := row[x] > theta, x
+			for x++; x < columns && (row[x] > theta) == above; x++ {
+			}
+			all = append(all, run{int32(y + first), int32(y + x), int32(len(all)), int32(x - first), above})
+		}
+		// The runs of the row above and those of this one, side by side.
+		for i, j := upper, start; i < start && j < len(all); {
+			a, b := all[i].end+int32(columns), all[j].end
+			if all[i].above == all[j].above {
+				all.join(int32(i), int32(j))
+			}
+			if a <= b {
+				i++
+			}
+			if b <= a {
+				j++
+			}
+		}
+		upper = start
+	}
+	return all
+}
+
+// root is the root of run i's region.
+func (r regions) root(i int32) int32 {
+	for r[i].next != i {
+		r[i].next = r[r[i].next].next // so that the way is shorter the next time
+		i = r[i].next
+	}
+	return i
+}
+
+func (r regions) join(i, j int32) {
+	a, b := r.root(i), r.root(j)
+	if a == b {
+		return
+	}
+	if r[a].size < r[b].size {
+		a, b = b, a
+	}
+	r[b].next = a
+	r[a].size += r[b].size
+}
+
+// largest is the size of the largest region above the threshold, or below.
+func (r regions) largest(above bool) int32 {
+	size := int32(0)
+	for i := range r {
+		if r[i].above == above {
+			size = max(size, r[i].size) // a region's root has the largest of its sizes
+		}
+	}
+	return size
+}
+
+// fill sets the cells of regions smaller than least to x, and tells whether
+// there were any.
+func (r regions) fill(s []float32, above bool, least float64, x float32) (any bool) {
+	for i := range r {
+		if r[i].above != above || float64(r[r.root(int32(i))].size) >= least {
 			continue
 		}
-		first := len(all)
-		add := func(i int) {
-			if !seen[i] && in(i) {
-				seen[i] = true
-				all = append(all, int32(i))
-			}
+		any = true
+		cells := s[r[i].first:r[i].end]
+		for j := range cells {
+			cells[j] = x
 		}
-		add(start)
-		for next := first; next < len(all); next++ {
-			i := int(all[next])
-			if i >= columns {
-				add(i - columns)
-			}
-			if i+columns < n {
-				add(i + columns)
-			}
-			if i%columns > 0 {
-				add(i - 1)
-			}
-			if i%columns < columns-1 {
-				add(i + 1)
-			}
-		}
-		found = append(found, all[first:len(all):len(all)])
 	}
-	return found
+	return any
 }

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -86,4 +87,82 @@ func TestTidy(t *testing.T) {
 			t.Errorf("%s: tidying twice changes more than tidying once", test.about)
 		}
 	}
+}
+
+// Regions are what flooding finds.
+func TestRegions(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for i := range 300 {
+		rows, columns := 1+random.IntN(20), 1+random.IntN(20)
+		s := make([]float32, rows*columns)
+		full := random.Float32()
+		for j := range s {
+			if random.Float32() < full {
+				s[j] = 1
+			}
+		}
+		r := regionsOf(s, columns, 0.5)
+		size, cells := make([]int32, len(s)), 0
+		for k := range r {
+			cells += int(r[k].end - r[k].first)
+			for j := r[k].first; j < r[k].end; j++ {
+				size[j] = r[r.root(int32(k))].size
+			}
+		}
+		if cells != len(s) {
+			t.Fatalf("map %d: the runs have %d cells of %d", i, cells, len(s))
+		}
+		for _, above := range []bool{false, true} {
+			largest := 0
+			for _, want := range flooded(len(s), columns, func(j int) bool { return (s[j] > 0.5) == above }) {
+				largest = max(largest, len(want))
+				for _, j := range want {
+					if int(size[j]) != len(want) {
+						t.Fatalf("map %d: cell %d is in a region of %d cells, want %d", i, j, size[j], len(want))
+					}
+				}
+			}
+			if got := r.largest(above); int(got) != largest {
+				t.Fatalf("map %d: the largest region has %d cells, want %d", i, got, largest)
+			}
+		}
+	}
+}
+
+// flooded returns the connected regions of the n cells for which in holds.
+func flooded(n, columns int, in func(i int) bool) [][]int32 {
+	var found [][]int32
+	seen := make([]bool, n)
+	// One slice holds all regions, one after the other.
+	all := make([]int32, 0, n)
+	for start := range n {
+		if seen[start] || !in(start) {
+			continue
+		}
+		first := len(all)
+		add := func(i int) {
+			if !seen[i] && in(i) {
+				seen[i] = true
+				all = append(all, int32(i))
+			}
+		}
+		add(start)
+		for next := first; next < len(all); next++ {
+			i := int(all[next])
+			if i >= columns {
+				add(i - columns)
+			}
+			if i+columns < n {
+				add(i + columns)
+			}
+			if i%columns > 0 {
+				add(i - 1)
+			}
+			if i%columns < columns-1 {
+				add(i + 1)
+			}
+		}
+		found = append(found, all[first:len(all):len(all)])
+	}
+	return found
 }

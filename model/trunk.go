@@ -22,6 +22,7 @@ type block struct {
 	stride    int
 	expands   bool
 	residual  bool
+	int8      bool
 }
 
 // rgbx is the number of channels of a picture in the arena: three and a zero
@@ -30,6 +31,12 @@ const rgbx = 4
 
 func (l *loader) trunk() trunk {
 	var t trunk
+	// The stem's input has eight bits, so its products stay float32; only
+	// what it leaves is bytes.
+	factor := float32(1)
+	if l.precision == Int8 {
+		factor = 1 / reluScale
+	}
 	l.check("trunk.stem.weight", stemChannels, 3, 3, 3)
 	t.stem.weight = l.constants.Add(kernel.PackedLen(3*3*rgbx, stemChannels), func(dst []float32) {
 		w := make([]float32, stemChannels*3*3*3)
@@ -39,24 +46,36 @@ func (l *loader) trunk() trunk {
 			if c == 3 {
 				return 0
 			}
-			return w[(n*3+c)*9+tap]
+			return factor * w[(n*3+c)*9+tap]
 		})
 	})
-	t.stem.bias = l.vector("trunk.stem.bias", stemChannels)
+	l.check("trunk.stem.bias", stemChannels)
+	t.stem.bias = l.constants.Add(stemChannels, func(dst []float32) {
+		l.source.Read("trunk.stem.bias", dst)
+		for i := range dst {
+			dst[i] *= factor
+		}
+	})
 	in := stemChannels
 	for _, s := range trunkStages {
 		for i := range s.blocks {
 			name := "trunk.blocks." + itoa(len(t.blocks))
-			b := block{stride: 1, expands: s.expand > 1}
+			b := block{stride: 1, expands: s.expand > 1, int8: l.precision == Int8}
 			if i == 0 {
 				b.stride = s.stride
 			}
 			hidden := in * s.expand
 			if b.expands {
-				b.expand = l.pointwise(name+".expand", in, hidden)
+				l.check(name+".expand.weight", hidden, in, 1, 1)
+				b.expand = l.dense(name+".expand", in, hidden, rowsToBytes)
 			}
-			b.depthwise = l.depthwise(name+".depthwise", hidden, s.size)
-			b.project = l.pointwise(name+".project", hidden, s.out)
+			if b.int8 {
+				b.depthwise = l.bytesDepthwise(name+".depthwise", hidden, s.size)
+			} else {
+				b.depthwise = l.depthwise(name+".depthwise", hidden, s.size)
+			}
+			l.check(name+".project.weight", s.out, hidden, 1, 1)
+			b.project = l.dense(name+".project", hidden, s.out, fromBytes)
 			b.residual = b.stride == 1 && in == s.out
 			t.blocks = append(t.blocks, b)
 			in = s.out
@@ -76,9 +95,16 @@ type features struct {
 // in x with one row and one column of zeros more, as the stem's padding
 // wants it.
 func (t trunk) run(g graph, x kernel.View, h, w int) features {
-	y := g.grid(h/2, w/2, stemChannels)
-	g.Do(kernel.Conv{Dst: y.View, A: x, B: g.Const(t.stem.weight), Bias: g.Const(t.stem.bias),
-		H: y.h, W: y.w, N: y.c, Size: 3, Stride: 2, C: rgbx, WP: w + 1, Act: kernel.ActReLU6})
+	stem := kernel.Conv{A: x, B: g.Const(t.stem.weight), Bias: g.Const(t.stem.bias),
+		H: h / 2, W: w / 2, N: stemChannels, Size: 3, Stride: 2, C: rgbx, WP: w + 1}
+	var y grid
+	if t.blocks[0].int8 {
+		y, stem.Bytes = g.bytes(h/2, w/2, stemChannels), true
+	} else {
+		y, stem.Act = g.grid(h/2, w/2, stemChannels), kernel.ActReLU6
+	}
+	stem.Dst = y.View
+	g.Do(stem)
 	var f features
 	for i, b := range t.blocks {
 		y = b.run(g, y)
@@ -98,6 +124,9 @@ func (t trunk) run(g graph, x kernel.View, h, w int) features {
 }
 
 func (b block) run(g graph, x grid) grid {
+	if b.int8 {
+		return b.runBytes(g, x)
+	}
 	y := x
 	if b.expands {
 		y = g.pointwise(y, b.expand, kernel.ActReLU6, kernel.View{})
@@ -108,4 +137,38 @@ func (b block) run(g graph, x grid) grid {
 		skip = x.View
 	}
 	return g.pointwise(y, b.project, kernel.ActNone, skip)
+}
+
+// fuseFrom is the size in bytes of a block's wide map from which its three
+// ops run as one, strip by strip: a smaller map stays in a second-level cache
+// anyway, and its few rows would be shared out badly among threads.
+const fuseFrom = 768 << 10
+
+// runBytes is run where only what the block leaves is float32s.
+func (b block) runBytes(g graph, x grid) grid {
+	c := b.depthwise.channels
+	o := kernel.Residual8{A: x.View, Depthwise: g.Const(b.depthwise.block), Project: g.Const(b.project.block),
+		H: (x.h + b.stride - 1) / b.stride, W: (x.w + b.stride - 1) / b.stride, HI: x.h, WI: x.w, C: c,
+		Size: b.depthwise.size, Stride: b.stride, Pad: (b.depthwise.size - b.stride) / 2,
+		In: x.c, Out: b.project.out}
+	if b.expands {
+		o.Expand = g.Const(b.expand.block)
+	}
+	if b.residual {
+		o.Res = x.View
+	}
+	y := g.grid(o.H, o.W, o.Out)
+	o.Dst = y.View
+	if x.cells()*c >= fuseFrom {
+		g.Do(o)
+		return y
+	}
+	if b.expands {
+		o.A = g.TempBytes(x.cells() * c)
+		q := g.quantize(x.View, x.cells(), x.c)
+		g.Do(kernel.MatMul8{Dst: o.A, A: q.bytes, Rows: q.rows, B: o.Expand, M: x.cells(), N: c, K: x.c, Bytes: true})
+		o.Expand, o.In = kernel.View{}, 0
+	}
+	g.Do(o)
+	return y
 }

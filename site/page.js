@@ -26,6 +26,7 @@ let only = null, pinned = null;
 
 const loading = Segmenter.load({
   device: url.searchParams.get("device") ?? "auto",
+  threads: Number(url.searchParams.get("threads")) || "auto",
   onprogress({ stage, loaded, total }) {
     if (stage === "download" && total) busy(`Getting the model: ${megabytes(loaded)} of ${megabytes(total)} MB, once`, loaded / total);
     else if (stage === "download") busy("Starting the engine…");
@@ -99,12 +100,13 @@ function wrong(e) {
 const sentence = (s) => s[0].toUpperCase() + s.slice(1) + (/[.!?…]$/.test(s) ? "" : ".");
 
 /** The last line: what was found, how long it took and where it ran. */
-function tell({ device, times, counts }, asked) {
+function tell({ device, threads, times, counts }, asked) {
   $("busy").classList.add("done");
   status.classList.remove("wrong");
   const found = asked.filter((w) => w.mask?.present).map((w) => w.text);
   const absent = asked.filter((w) => !w.mask?.present).map((w) => w.text);
-  const machine = device === "scalar" ? "your processor, slowly, since this browser has no SIMD" : "your processor";
+  const machine = device === "scalar" ? "your processor, slowly, since this browser has no SIMD"
+    : threads > 1 ? `your processor with ${threads} threads` : "your processor";
   const time = `${seconds(times.encode)} to look at the picture${asked.length ? `, ${seconds(times.segment + times.masks)} for the words` : ""}, on ${machine}.`;
   // The words' chips show what was found; who listens instead of looking hears it first.
   const heard = document.createElement("span");
@@ -428,7 +430,8 @@ $("save").addEventListener("click", async () => {
 
 // ---------------------------------------------------------------------------
 
-// Addresses may name an example, words and a device: ?example=cat&word=cat&word=sofa,couch&device=scalar
+// Addresses may name an example, words, a device and a number of threads:
+// ?example=cat&word=cat&word=sofa,couch&device=scalar&threads=1
 const named = `examples/${url.searchParams.get("example")}.jpg`;
 const first = thumbs.find((t) => t.dataset.src === named) ?? thumbs[0];
 const asked = url.searchParams.getAll("word");

@@ -42,6 +42,7 @@ var (
 	errNoPicture  = errors.New("this picture is closed; encode it again")
 	errNoResult   = errors.New("there is no result for this picture yet; segment it first")
 	errNoManifest = errors.New("the manifest must be opened before anything else")
+	errPrecision  = errors.New("there is no such precision; take \"int8\" or \"f32\"")
 	errNoSIMD     = errors.New("this browser cannot run the SIMD kernels; take device \"auto\"")
 )
 
@@ -76,9 +77,23 @@ func add(args []js.Value) (any, error) {
 	return true, manifest.Add(args[0].String(), bytesOf(args[1]))
 }
 
-// load("auto" | "simd" | "scalar") → {device, reasons: [{device, reason}], memory}
-// brings the weights to a device and says why other devices were not taken.
-// Memory is the device's WebAssembly.Memory if it has one.
+// kernels() → Uint8Array or null: the module of kernels that the worker needs to
+// start threads, or null if this browser cannot run it.
+func kernels([]js.Value) (any, error) {
+	module := simd.ThreadsModule(simd.Auto)
+	if module == nil {
+		return nil, nil
+	}
+	a := js.Global().Get("Uint8Array").New(len(module))
+	js.CopyBytesToJS(a, module)
+	return a, nil
+}
+
+// load("auto" | "simd" | "scalar", {precision, pool}) → {device, threads, reasons:
+// [{device, reason}], memory} brings the weights to a device and says why other
+// devices were not taken. Precision is "int8" or "f32"; the pool of threads is what
+// startThreads (js/threads.js) made, or null. Memory is the device's
+// WebAssembly.Memory if it has one.
 func load(args []js.Value) (any, error) {
 	if manifest == nil {
 		return nil, errNoManifest
@@ -87,6 +102,11 @@ func load(args []js.Value) (any, error) {
 		return nil, err
 	}
 	want := args[0].String()
+	precision, ok := model.PrecisionOf(args[1].Get("precision").String())
+	if !ok {
+		return nil, errPrecision
+	}
+	pool := args[1].Get("pool")
 	reasons := []any{}
 	no := func(device, reason string) {
 		reasons = append(reasons, map[string]any{"device": device, "reason": reason})
@@ -95,7 +115,7 @@ func load(args []js.Value) (any, error) {
 	var dev kernel.Device
 	if want == "scalar" {
 		no("simd", "the page asked for device \"scalar\"")
-	} else if d, err := simd.New(); err == nil {
+	} else if d, err := newSIMD(pool); err == nil {
 		dev = d
 		no("scalar", "it is only for browsers without SIMD, which is many times faster")
 	} else if want == "simd" {
@@ -106,18 +126,25 @@ func load(args []js.Value) (any, error) {
 	if dev == nil {
 		dev = scalar.New()
 	}
-	m, err := model.Load(manifest, dev)
+	m, err := model.Load(manifest, dev, precision)
 	if err != nil {
 		dev.Close()
 		return nil, err
 	}
 	engine, manifest = m, nil
 	runtime.GC() // half of what loading needed is garbage now, and Go's memory never shrinks
-	out := map[string]any{"device": dev.Name(), "reasons": reasons}
+	out := map[string]any{"device": dev.Name(), "threads": 1, "reasons": reasons}
 	if d, ok := dev.(*simd.Device); ok {
-		out["memory"] = d.Memory()
+		out["memory"], out["threads"] = d.Memory(), d.Threads()
 	}
 	return out, nil
+}
+
+func newSIMD(pool js.Value) (*simd.Device, error) {
+	if pool.Truthy() {
+		return simd.NewThreads(simd.Auto, pool)
+	}
+	return simd.New()
 }
 
 // begin(width, height) → {id, address} reserves all that a picture needs. If
@@ -178,6 +205,9 @@ func segment(args []js.Value) (any, error) {
 	var opt model.Options
 	if t := args[2]; t.Type() == js.TypeNumber {
 		opt.Threshold = float32(t.Float())
+	}
+	if p.result != nil {
+		p.result.Release()
 	}
 	p.result, err = p.Segment(prompts, opt)
 	if err != nil {

@@ -33,6 +33,7 @@ func main() {
 	}
 	export("open", codeFormat, open)
 	export("add", codeIntegrity, add)
+	export("kernels", codeInternal, kernels)
 	export("load", codeFormat, load)
 	export("begin", codeBadInput, begin)
 	export("pixels", codeBadInput, pixels)
@@ -73,6 +74,8 @@ func guarded(code string, f func([]js.Value) (any, error), args []js.Value) (out
 		code = codeMemory
 	case errors.Is(err, errNoSIMD):
 		code = codeLacking
+	case errors.Is(err, errPrecision):
+		code = codeBadInput
 	}
 	return failure(code, err.Error())
 }

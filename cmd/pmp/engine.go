@@ -17,12 +17,13 @@ import (
 
 // engineFlags are the flags of every command that runs the model.
 type engineFlags struct {
-	weights, device string
+	weights, device, precision string
 }
 
 func (f *engineFlags) register(flags *flag.FlagSet) {
 	flags.StringVar(&f.weights, "weights", "", "folder of weights (default: the shipped model)")
 	flags.StringVar(&f.device, "device", "auto", "auto, simd or scalar")
+	flags.StringVar(&f.precision, "precision", "int8", "int8 or f32: how products with weights are computed")
 }
 
 // readWeights reads a folder of weights, or the shipped ones if dir is empty.
@@ -51,6 +52,10 @@ func newDevice(name string) (kernel.Device, error) {
 
 // load makes the device and loads the model on it.
 func (f engineFlags) load() (*model.Model, kernel.Device, error) {
+	precision, ok := model.PrecisionOf(f.precision)
+	if !ok {
+		return nil, nil, fmt.Errorf("there is no precision %q; take int8 or f32", f.precision)
+	}
 	m, err := readWeights(f.weights)
 	if err != nil {
 		return nil, nil, err
@@ -59,7 +64,7 @@ func (f engineFlags) load() (*model.Model, kernel.Device, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	loaded, err := model.Load(m, device)
+	loaded, err := model.Load(m, device, precision)
 	if err != nil {
 		device.Close()
 		return nil, nil, err

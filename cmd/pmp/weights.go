@@ -50,7 +50,7 @@ func importWeights(args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	loaded, err := model.Load(m, scalar.New())
+	loaded, err := model.Load(m, scalar.New(), model.Int8)
 	if err != nil {
 		return fmt.Errorf("the weights were written, but the network cannot be built from them: %w", err)
 	}

@@ -57,24 +57,24 @@ func (b browser) path() (string, error) {
 	return "", fmt.Errorf("%s is not installed: apt-get install %s", b.name, b.install)
 }
 
-// start opens url with a profile and a home of its own. Stop ends the browser and everything
-// that it started, and returns the end of what it printed.
-func (b browser) start(url string, extra ...*os.File) (stop func() string, err error) {
+// start opens url with a profile and a home of its own, in a process group of its own. Stop ends
+// the browser and everything that it started, and returns the end of what it printed.
+func (b browser) start(url string, extra ...*os.File) (group int, stop func() string, err error) {
 	program, err := b.path()
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	home, err := os.MkdirTemp("", "pmp-"+b.name+"-")
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	profile := filepath.Join(home, "profile")
 	if err := os.Mkdir(profile, 0o700); err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	log, err := os.Create(filepath.Join(home, "log"))
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	cmd := exec.Command(program, b.args(profile, url)...)
 	cmd.Env = append(os.Environ(), "HOME="+home, "XDG_CONFIG_HOME="+home, "XDG_CACHE_HOME="+home, "MOZ_CRASHREPORTER_DISABLE=1")
@@ -83,11 +83,11 @@ func (b browser) start(url string, extra ...*os.File) (stop func() string, err e
 	// A browser is many processes; a group of its own lets all of them be ended together.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	done := make(chan struct{})
 	go func() { cmd.Wait(); close(done) }()
-	return func() string {
+	return cmd.Process.Pid, func() string {
 		syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
 		select {
 		case <-done:

@@ -112,7 +112,7 @@ var loadNative = sync.OnceValues(func() (*model.Model, error) {
 	if d, err := simd.New(); err == nil {
 		device = d
 	}
-	return model.Load(m, device)
+	return model.Load(m, device, model.Int8)
 })
 
 // native segments a photo with the command line's engine.

@@ -25,17 +25,25 @@ import (
 //	/isolated/… cross-origin isolated, every file under a wrong type
 //	/nowasm/…   a policy that forbids WebAssembly
 //	/nofile/…   without the engine's wasm_exec.js
+//	/both/…     the strict policy and isolated, as the demo is served
+//	/nothreads/… isolated, but without the file for threads
+//	/deafthreads/… isolated, with a file for threads that never answers
+//	/cors/…     for pages of any origin
 //	/nosimd/…   a worker whose browser seems to have no SIMD
 //	/damage/KIND/NAME  the weights, with one file spoilt
+//	/threads    the browser's worker threads, see threadsOf
 //	/asked/PATH how often PATH was asked for
+//	/kernels.wasm the tests of kernel/simd
 //	/report     what the suite sends: one JSON object for each test, and one at the end
 type testServer struct {
 	*httptest.Server
 	site, suite string
+	kernels     string // the file for /kernels.wasm
 
 	mu       sync.Mutex
 	results  []result
 	asked    map[string]int // how often each path was asked for
+	group    int            // the browser's process group
 	finished chan struct{}
 }
 
@@ -49,6 +57,24 @@ type result struct {
 	Log     string          `json:"log"`  // not a test, only something to show if one fails
 	Finish  bool            `json:"finish"`
 	Browser string          `json:"browser"`
+}
+
+// run opens a page of the server in a browser and waits until it reports that it has finished, or
+// for as long as patience. It returns what the browser printed.
+func (s *testServer) run(b browser, page string) (printed string, finished bool, err error) {
+	s.mu.Lock()
+	group, stop, err := b.start(s.URL + page)
+	s.group = group
+	s.mu.Unlock()
+	if err != nil {
+		return "", false, err
+	}
+	select {
+	case <-s.finished:
+		finished = true
+	case <-time.After(patience):
+	}
+	return stop(), finished, nil
 }
 
 func newTestServer(t *testing.T, site, suite string) *testServer {
@@ -68,6 +94,9 @@ func (s *testServer) serve(w http.ResponseWriter, r *http.Request) {
 	case "report":
 		s.report(w, r)
 		return
+	case "kernels.wasm":
+		http.ServeFile(w, r, s.kernels)
+		return
 	case "strict":
 		h.Set("Content-Security-Policy", serve.CSP)
 		h.Set("X-Content-Type-Options", "nosniff")
@@ -76,6 +105,21 @@ func (s *testServer) serve(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(rest, ".wasm") || strings.HasSuffix(rest, ".json") {
 			h.Set("Content-Type", "text/plain")
 		}
+	case "both":
+		h.Set("Content-Security-Policy", serve.CSP)
+		serve.Isolate(h)
+	case "nothreads", "deafthreads":
+		serve.Isolate(h)
+		if strings.HasSuffix(rest, "kernel-worker.js") {
+			if mode == "nothreads" {
+				http.NotFound(w, r)
+			} else {
+				h.Set("Content-Type", "text/javascript")
+			}
+			return
+		}
+	case "cors":
+		h.Set("Access-Control-Allow-Origin", "*")
 	case "nowasm":
 		h.Set("Content-Security-Policy", strings.ReplaceAll(serve.CSP, "'wasm-unsafe-eval'", ""))
 	case "nofile":
@@ -92,6 +136,11 @@ func (s *testServer) serve(w http.ResponseWriter, r *http.Request) {
 		}
 	case "damage":
 		s.damage(w, r, rest)
+		return
+	case "threads":
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		json.NewEncoder(w).Encode(threadsOf(s.group))
 		return
 	case "asked":
 		s.mu.Lock()

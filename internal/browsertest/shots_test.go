@@ -96,7 +96,7 @@ func openChromium(t *testing.T) *devtools {
 	b.args = func(profile, url string) []string {
 		return append(chromiumFlags(profile), "--remote-debugging-pipe", "--hide-scrollbars", url)
 	}
-	stop, err := b.start("about:blank", theirIn, theirOut)
+	_, stop, err := b.start("about:blank", theirIn, theirOut)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,17 +35,10 @@ func runSuite(t *testing.T, b browser, mode string) {
 		t.Skip(err)
 	}
 	s := newTestServer(t, site(t), filepath.Join(root, "js/test"))
-	stop, err := b.start(s.URL + "/" + mode + "/test/suite.html?only=" + url.QueryEscape(os.Getenv("PMP_ONLY")))
+	printed, finished, err := s.run(b, "/"+mode+"/test/suite.html?only="+url.QueryEscape(os.Getenv("PMP_ONLY")))
 	if err != nil {
 		t.Fatal(err)
 	}
-	finished := true
-	select {
-	case <-s.finished:
-	case <-time.After(patience):
-		finished = false
-	}
-	printed := stop()
 	if !finished {
 		t.Errorf("the suite did not come to its end within %v\nwhat the page said:\n%s\nwhat the browser printed:\n%s", patience, s.log(), printed)
 	}

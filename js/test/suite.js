@@ -203,7 +203,9 @@ test("a PNG gives the command line's masks", async () => {
   same(answer.labelMap.length, picture.width * picture.height, "label map's length");
   check(answer.masks.some((m) => m.present), "something is found");
   picture.close();
-  return { photo: "cat.jpg", tolerance: 0.995, masks: facts(answer) };
+  // Relaxed SIMD fuses multiply-adds where the command line does not; what is rounded to integers
+  // afterwards falls on one side here and on the other there, along the edges of masks.
+  return { photo: "cat.jpg", tolerance: 0.99, masks: facts(answer) };
 }, everywhere);
 
 test("a JPEG gives the command line's masks", async () => {
@@ -243,7 +245,7 @@ test("an absent word is said to be absent", async () => {
 test("pure Go answers like SIMD", async () => {
   const image = await strip();
   const words = ["cat", "sofa, couch", "eye"];
-  const answer = (device) => withOwn({ device }, async (seg) => {
+  const answer = (device) => withOwn({ device, precision: "f32" }, async (seg) => {
     check(seg.report().device.startsWith(device), `device ${seg.report().device}`);
     const picture = await seg.encode(image);
     return { answer: await picture.segment(words, { threshold: 0.3 }), report: seg.report() };
@@ -370,6 +372,145 @@ test("calls wait for each other", async () => {
   p.close();
   q.close();
 });
+
+// ---------------------------------------------------------------------------
+// Threads
+
+const isolated = ["isolated"];
+
+test("as many threads as the page may have", async () => {
+  const { threads, reasons } = (await segmenter()).report();
+  const why = reasons.find((r) => r.device === "threads")?.reason;
+  if (mode === "isolated" && navigator.hardwareConcurrency > 1) {
+    same([threads, why], [Math.min(navigator.hardwareConcurrency, 8), undefined], "threads and reason");
+  } else {
+    same(threads, 1, "threads");
+    check(/Cross-Origin-Embedder-Policy|one processor/.test(why), `the reason says what to do: ${why}`);
+  }
+  for (const threads of [0, -1, 1.5, NaN, "2", null]) await fails(Segmenter.load({ threads }), "bad-input", /threads/);
+  await fails(Segmenter.load({ precision: "f16" }), "bad-input", /f16/);
+}, everywhere);
+
+test("pictures from other hosts on an isolated page", async () => {
+  const seg = await segmenter();
+  const other = (mode) => `http://localhost:${location.port}/${mode}/examples/cat.jpg`;
+  const picture = await seg.encode(other("cors"));
+  same((await picture.segment(["cat"])).masks[0].present, true, "a picture that its host allows: present");
+  picture.close();
+  const img = new Image();
+  img.crossOrigin = "anonymous";
+  img.src = other("cors");
+  (await seg.encode(img)).close();
+  await fails(seg.encode(other("strict")), "network", /CORS/);
+
+  await import("../pmp/element.js");
+  const element = document.createElement("pmp-segment");
+  element.src = other("cors");
+  element.prompts = "cat";
+  document.body.append(element);
+  await new Promise((resolve, reject) => {
+    element.addEventListener("segmented", resolve, { once: true });
+    element.addEventListener("error", (e) => reject(e.detail), { once: true });
+  });
+  const shown = element.shadowRoot.querySelector("img");
+  await shown.decode();
+  check(shown.naturalWidth > 0, "the element shows the picture");
+  element.remove();
+}, isolated);
+
+test("threads under the strict policy", async () => {
+  const { Segmenter } = await import("/both/pmp/index.js");
+  const seg = await Segmenter.load();
+  same(seg.report().threads, (await segmenter()).report().threads, "threads");
+  seg.close();
+}, isolated);
+
+/** The browser's worker threads as the server sees them: {id: milliseconds of processor time}. */
+async function workerThreads() {
+  const all = await (await fetch("/threads")).json();
+  if (!all?.length) throw new Skip("this system does not tell what threads a process has");
+  return Object.fromEntries(all.map((t) => [t.id, t.millis]));
+}
+
+test("any number of threads gives the same bits", async () => {
+  const image = await strip();
+  let want;
+  for (const threads of [1, 2, "auto", 99]) {
+    await withOwn({ threads }, async (seg) => {
+      const report = seg.report();
+      same(report.threads, threads === 1 ? 1 : threads === 2 ? 2 : Math.min(navigator.hardwareConcurrency, threads === 99 ? 99 : 8), `threads of ${threads}`);
+      const why = report.reasons.find((r) => r.device === "threads")?.reason ?? "";
+      check(threads === 1 ? /asked/.test(why) : threads === 99 ? /no more processors/.test(why) : !why, `the reason for ${threads} threads: "${why}"`);
+      const picture = await seg.encode(image);
+      const answer = JSON.stringify(facts(await picture.segment(WORDS, { threshold: 0.2 })));
+      want ??= answer;
+      check(answer === want, `${threads} threads answer like one: ${answer}, want ${want}`);
+    });
+  }
+}, isolated);
+
+test("two threads on many pictures", async () => {
+  const image = await strip();
+  await withOwn({ threads: 2 }, async (seg) => {
+    let want, memory;
+    for (let i = 0; i < 60; i++) {
+      const picture = await seg.encode(image);
+      const answer = JSON.stringify(facts(await picture.segment(["cat", "sofa"], { threshold: 0.2 })));
+      picture.close();
+      want ??= answer;
+      check(answer === want, `picture ${i}: ${answer}, want ${want}`);
+      await picture.segment(["cat"]).catch(() => {});
+      if (i === 9) memory = seg.report().memory;
+    }
+    same(seg.report().memory.kernels, memory.kernels, "bytes of the kernels");
+    check(seg.report().memory.engine <= 1.1 * memory.engine, `bytes of the engine: ${seg.report().memory.engine}, first ${memory.engine}`);
+  });
+}, isolated);
+
+test("idle threads use no processor", async () => {
+  await withOwn({}, async (seg) => {
+    await seg.encode(await strip());
+    await pause(300);
+    const before = await workerThreads();
+    await pause(1500);
+    const after = await workerThreads();
+    const used = Object.entries(after).map(([id, ms]) => ms - (before[id] ?? 0));
+    check(used.length >= seg.report().threads, `there are threads: ${used.length}`);
+    // Two busy threads would have used 3000.
+    check(used.reduce((a, b) => a + b, 0) < 150, `milliseconds of each thread within 1.5 s: ${used}`);
+  });
+}, isolated);
+
+test("close ends the threads", async () => {
+  await segmenter();
+  const count = async () => Object.keys(await workerThreads()).length;
+  const before = await count();
+  const many = await Promise.all([1, 2, 3].map(() => Segmenter.load()));
+  const picture = await many[0].encode(await strip());
+  check((await count()) >= before + 3 * many[0].report().threads, `threads of three more: ${await count()}, before ${before}`);
+  const busy = picture.segment(["cat"]).catch(() => {});
+  many.forEach((s) => s.close());
+  await busy;
+  let left;
+  // Firefox keeps threads for half a minute in case that a page wants others.
+  for (let i = 0; i < 100 && (left = await count()) > before; i++) await pause(500);
+  check(left <= before, `threads: ${left} are left, ${before} were before`);
+}, isolated);
+
+for (const [name, pattern] of [["nothreads", /did not start/], ["deafthreads", /did not start.*answer/]]) {
+  test(`threads that cannot start: ${name}`, async () => {
+    const { Segmenter } = await import(`/${name}/pmp/index.js`);
+    const seg = await Segmenter.load();
+    const { threads, reasons } = seg.report();
+    same(threads, 1, "threads");
+    const why = reasons.find((r) => r.device === "threads").reason;
+    check(pattern.test(why), why);
+    const picture = await seg.encode(await strip());
+    same((await picture.segment(["cat"])).masks.length, 1, "masks");
+    seg.close();
+    return { why };
+  }, isolated);
+}
 
 // ---------------------------------------------------------------------------
 // What people do wrong

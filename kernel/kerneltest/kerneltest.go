@@ -75,7 +75,9 @@ func Run(t *testing.T, open func() kernel.Device) {
 		{"MatMul", matMul}, {"Conv", conv}, {"Depthwise", depthwise}, {"UpsampleAdd", upsampleAdd},
 		{"LayerNorm", layerNorm}, {"L2Norm", l2Norm}, {"L1Norm", l1Norm}, {"Add", add}, {"AddPosition", addPosition},
 		{"Attention", attention}, {"Pack", pack}, {"Activate", activate}, {"Classify", classify},
-		{"Picture", picture}, {"Paint", paint},
+		{"Picture", picture}, {"Paint", paint}, {"ConvBytes", convBytes}, {"DepthwiseBytes", depthwiseBytes}, {"Quantize", quantize}, {"MatMul8", matMul8},
+		{"Depthwise8", depthwise8}, {"Residual8", residual8},
+		{"Columns8", columns8}, {"Maps", maps}, {"Peaks", peaks},
 		{"Constants", constants}, {"Stages", stages}, {"Lifetime", lifetime}, {"Memory", memory},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -113,7 +115,7 @@ type role int
 const (
 	input       role = iota // must not change
 	output                  // float32s that must agree
-	outputBytes             // bytes that must be equal
+	outputBytes             // bytes that must agree
 )
 
 // try runs the ops that build gives and compares the operands afterwards.
@@ -183,7 +185,7 @@ func (t *trial) compare(i int, o operand, got, want []byte, tol tolerance) {
 		}
 	case outputBytes:
 		for j := guardBytes; j < end; j++ {
-			if got[j] != want[j] {
+			if !tol.allows(float32(got[j]), float32(want[j])) {
 				t.Errorf("%s: operand %d byte %d: got %d, want %d", t.name, i, j-guardBytes, got[j], want[j])
 				return
 			}

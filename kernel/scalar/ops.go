@@ -83,10 +83,15 @@ func (s *session) conv(o kernel.Conv) {
 }
 
 func (s *session) depthwise(o kernel.Depthwise) {
-	dst, a, b, bias := s.f(o.Dst), s.f(o.A), s.f(o.B), s.f(o.Bias)
+	a, b, bias := s.f(o.A), s.f(o.B), s.f(o.Bias)
+	dst, bytes := s.f(o.Dst), s.bytes(o.Dst)
+	sums := make([]float32, o.C)
 	for y := range o.H {
 		for x := range o.W {
-			out := dst[(y*o.W+x)*o.C : (y*o.W+x+1)*o.C]
+			at, out := (y*o.W+x)*o.C, sums
+			if !o.Bytes {
+				out = dst[at : at+o.C]
+			}
 			if bias != nil {
 				copy(out, bias)
 			} else {
@@ -110,7 +115,11 @@ func (s *session) depthwise(o kernel.Depthwise) {
 				}
 			}
 			for c, v := range out {
-				out[c] = o.Act.Apply(v)
+				if o.Bytes {
+					bytes[at+c] = round7(v)
+				} else {
+					out[c] = o.Act.Apply(v)
+				}
 			}
 		}
 	}
@@ -224,30 +233,28 @@ func (s *session) addPosition(o kernel.AddPosition) {
 
 func (s *session) attention(o kernel.Attention) {
 	dst, q, k, v, mask := s.f(o.Dst), s.f(o.Q), s.f(o.K), s.f(o.V), s.f(o.Mask)
-	ldq, ldv := o.LDQ, o.LDV
+	ldq := o.LDQ
 	if ldq == 0 {
 		ldq = o.D
 	}
-	if ldv == 0 {
-		ldv = o.D
-	}
-	keys := o.NK
-	if o.Count.Valid() {
-		keys = int(s.i(o.Count)[0])
-		if keys < 1 || keys > o.NK {
-			panic("kernel/scalar: attention count out of range")
-		}
-	}
+	// packed is the place of element [j,c] of K and V; panels of eight
+	// channels lie together.
+	packed := func(j, c int) int { return (c/kernel.Panel*o.NK + j) * kernel.Panel }
+	keys := s.count(o.Count, o.NK)
 	hd := o.D / o.Heads
-	p := make([]float32, (keys+kernel.Panel-1)/kernel.Panel*kernel.Panel)
+	p := make([]float32, keys)
 	for h := range o.Heads {
 		for i := range o.NQ {
 			query := q[i*ldq+h*hd : i*ldq+(h+1)*hd]
-			for j := 0; j < len(p); j += kernel.Panel {
-				s := dot8(query, k[j*o.D+h*hd*kernel.Panel:], kernel.Panel)
-				copy(p[j:], s[:])
+			for j := range p {
+				p[j] = 0
+				for c := 0; c < hd; c += kernel.Panel {
+					row := k[packed(j, h*hd+c):][:kernel.Panel]
+					for i, x := range query[c : c+kernel.Panel] {
+						p[j] += x * row[i]
+					}
+				}
 			}
-			p := p[:keys]
 			blocked := func(int) bool { return false }
 			if mask != nil {
 				row := mask[i*o.NK : i*o.NK+keys]
@@ -278,8 +285,10 @@ func (s *session) attention(o kernel.Attention) {
 				if w == 0 {
 					continue
 				}
-				for c, x := range v[j*ldv+h*hd : j*ldv+(h+1)*hd] {
-					out[c] += w * x
+				for c := 0; c < hd; c += kernel.Panel {
+					for i, x := range v[packed(j, h*hd+c):][:kernel.Panel] {
+						out[c+i] += w * x
+					}
 				}
 			}
 			for c := range out {

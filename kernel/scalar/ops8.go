@@ -75,7 +75,11 @@ func matMul8(o kernel.MatMul8, dst, a, block []byte, rows, res []float32) {
 			if res != nil {
 				y += res[m*o.LDR+n]
 			}
-			kernel.Floats(dst)[m*o.LDD+n] = y
+			at := m*o.LDD + n
+			if o.Packed {
+				at = (n/kernel.Panel*o.M+m)*kernel.Panel + n%kernel.Panel
+			}
+			kernel.Floats(dst)[at] = y
 		}
 	}
 }

@@ -138,6 +138,12 @@ func (s *session) run(op kernel.Op) {
 		s.depthwise8(o)
 	case kernel.Residual8:
 		s.residual8(o)
+	case kernel.Columns8:
+		s.columns8(o)
+	case kernel.Maps:
+		s.maps(o)
+	case kernel.Peaks:
+		s.peaks(o)
 	default:
 		panic("kernel/scalar: unknown op")
 	}

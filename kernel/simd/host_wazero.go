@@ -59,7 +59,7 @@ func (h *host) run(records, count int) error {
 }
 
 func (h *host) begin(scratch int) {
-	h.beginFunc.Call(context.Background(), uint64(scratch), 0, 1)
+	h.beginFunc.Call(context.Background(), uint64(scratch))
 }
 
 func (h *host) close() error { return h.runtime.Close(context.Background()) }

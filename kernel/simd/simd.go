@@ -35,21 +35,29 @@ type Device struct {
 	closed    bool
 }
 
-// New instantiates the module.
+// New instantiates the module, for one thread.
 func New() (*Device, error) {
 	h, err := newHost()
 	if err != nil {
 		return nil, err
 	}
+	return newDevice(h, firstAddress)
+}
+
+// newDevice makes a device of a host whose memory is free from start on. A
+// host that has no scratch yet gets it from there.
+func newDevice(h *host, start int) (*Device, error) {
 	d := &Device{host: h}
 	d.memory.grow = h.grow
 	d.memory.end = h.size()
-	d.memory.release(firstAddress, d.memory.end-firstAddress)
-	scratch, ok := d.memory.reserve(h.scratchSize)
-	if !ok {
-		return nil, kernel.ErrMemory
+	d.memory.release(start, d.memory.end-start)
+	if h.scratchSize > 0 {
+		scratch, ok := d.memory.reserve(h.scratchSize)
+		if !ok {
+			return nil, kernel.ErrMemory
+		}
+		h.begin(scratch)
 	}
-	h.begin(scratch)
 	return d, nil
 }
 

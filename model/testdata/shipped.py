@@ -32,7 +32,11 @@ def read(folder):
             continue
         x = x.astype(np.float64)
         if name + ".scale" in raw:
-            x *= raw[name + ".scale"].astype(np.float64).reshape(-1, *[1] * (x.ndim - 1))
+            scale = raw[name + ".scale"].astype(np.float64)
+            if x.ndim == 4 and x.shape[2:] == (8, 4) and len(scale) == 8 * len(x):
+                # In panels: of 8 rows, in which 4 neighbours of a row lie together.
+                x = x.transpose(0, 2, 1, 3).reshape(len(scale), -1)
+            x *= scale.reshape(-1, *[1] * (x.ndim - 1))
         state[name] = torch.from_numpy(x)
     return state, manifest
 
@@ -46,7 +50,9 @@ def main():
     network, encoder = make.net.Network(config), make.txt.TextEncoder({k: config["text"][k] for k in ("layers", "heads", "max_tokens")})
     # Names of length one, which the engine makes of them itself.
     state["stage2.trained"] = make.net.normalise(state["stage2.trained"])
-    network.load_state_dict({k: v for k, v in state.items() if not k.startswith("text.")})
+    # A 1×1 convolution is stored as the matrix that it is.
+    shapes = {k: v.shape for k, v in network.state_dict().items()}
+    network.load_state_dict({k: v.reshape(shapes[k]) for k, v in state.items() if not k.startswith("text.")})
     encoder.load_state_dict({k[5:]: v for k, v in state.items() if k.startswith("text.")})
     network.eval(), encoder.eval()
 

@@ -12,7 +12,11 @@ func (k *kernels) classify() *Func {
 	bytes := f.Let(S.Shl(2))
 	prompts := f.Let(T.Mul(nextT)) // bytes from the first prompt's row to void's
 
-	f.Repeat(f.Let(Q), func() {
+	from, to := k.part(f, Q, lineFloats)
+	next(f, from.Mul(bytes), a, b)
+	next(f, from.Mul(LDVoid).Shl(2), void)
+	next(f, from.Shl(2), dst)
+	f.Repeat(f.Let(to.Sub(from)), func() {
 		last := f.Let(dst.Add(prompts))
 		p := f.Int()
 		along := func(end I32, body func()) {

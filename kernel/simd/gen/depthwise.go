@@ -151,9 +151,9 @@ func (k *kernels) depthwise() *Func {
 	}
 
 	f, record := k.opFunc()
-	v, n := views(f, record, 4), ints(f, record, 8)
+	v, n := views(f, record, 4), ints(f, record, 9)
 	dst, a, b, bias := v[0], v[1], v[2], v[3]
-	H, W, HI, WI, C, Size, Stride, Pad := n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7]
+	H, W, HI, WI, C, Size, Stride, Pad, Bytes := n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8]
 	act := f.Let(act(record))
 	pixel, nextRow := f.Let(C.Shl(2)), f.Let(WI.Mul(C).Shl(2))
 	nextWeights := f.Let(Size.Mul(pixel))
@@ -164,20 +164,25 @@ func (k *kernels) depthwise() *Func {
 	right.Set(Int(0).Select(right.DivU(Stride).Plus(1), right.LessS(Int(0))).Min(W))
 	f.If(right.LessS(left.Plus(columns)), func() { right.Set(left) })
 
-	f.For(Int(0), H, 1, func(y I32) {
+	// What becomes bytes is made in scratch first, a row at a time.
+	bytes := f.Let(W.Mul(C).ShlI(Int(0).Select(Int(2), Bytes)))
+	from, to := k.part(f, H, 1)
+	next(f, from.Mul(bytes), dst)
+	f.For(from, to, 1, func(y I32) {
 		// Rows top to below bottom of the window lie inside the input.
 		y0 := f.Let(y.Mul(Stride).Sub(Pad))
 		top := f.Let(Int(0).Sub(y0).Max(Int(0)))
 		bottom := f.Let(HI.Sub(y0).Min(Size))
 		rowA := f.Let(a.Add(y0.Add(top).Mul(nextRow)))
 		rowB := f.Let(b.Add(top.Mul(nextWeights)))
-		d := depthwiseArgs{dst: dst, a: rowA, b: rowB, bias: bias, rows: f.Let(bottom.Sub(top)),
+		out := f.Let(k.scratch.Get().Select(dst, Bytes))
+		d := depthwiseArgs{dst: out, a: rowA, b: rowB, bias: bias, rows: f.Let(bottom.Sub(top)),
 			pixel: pixel, nextRow: nextRow, act: act}
 
 		f.If(left.LessS(right), func() {
 			f.For(Int(0), pixel, channelBytes, func(c I32) {
 				d := d
-				d.dst = dst.Add(left.Mul(pixel)).Add(c)
+				d.dst = out.Add(left.Mul(pixel)).Add(c)
 				d.a = rowA.Add(left.Mul(Stride).Sub(Pad).Mul(pixel)).Add(c)
 				d.b = rowB.Add(c)
 				d.bias = bias.Add(c).Select(Int(0), bias)
@@ -200,7 +205,7 @@ func (k *kernels) depthwise() *Func {
 				x0 := f.Let(x.Mul(Stride).Sub(Pad))
 				first := f.Let(Int(0).Sub(x0).Max(Int(0)))
 				last := f.Let(WI.Sub(x0).Min(Size))
-				d.dst = dst.Add(x.Mul(pixel))
+				d.dst = out.Add(x.Mul(pixel))
 				d.a = rowA.Add(x0.Add(first).Mul(pixel))
 				d.b = rowB.Add(first.Mul(pixel))
 				d.width = last.Sub(first)
@@ -211,7 +216,8 @@ func (k *kernels) depthwise() *Func {
 		f.If(Int(int(kernel.ActReLU6)).LessU(act), func() {
 			f.Call(k.activateRow, dst, dst, W.Mul(C), act)
 		})
-		dst.Set(dst.Add(W.Mul(pixel)))
+		f.If(Bytes, func() { f.Call(k.roundRow, dst, out, W.Mul(C)) })
+		next(f, bytes, dst)
 	})
 	return f
 }

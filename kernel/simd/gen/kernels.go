@@ -7,6 +7,8 @@ type Options struct {
 	// Relaxed uses relaxed SIMD's fused multiply-add. Results differ in the
 	// last bits from machine to machine.
 	Relaxed bool
+	// Threads is for several instances on one shared memory.
+	Threads bool
 }
 
 // kernels is the module under construction with the functions that several
@@ -19,25 +21,38 @@ type kernels struct {
 	// address of scratchSize bytes that are its own.
 	thread, threads, scratch Global
 
+	// Only with threads: the number of the part of an op that this thread
+	// works on, of how many, and the barrier.
+	number, parts Global
+	meet          *Func
+
 	strip        *Func
 	activateRow  *Func
 	addRow       *Func
 	activateRows *Func
+	roundRow     *Func
 }
 
 // scratchSize is how many bytes of scratch a thread has: enough for what ops
 // keep there, small enough for a second-level cache.
 const scratchSize = 768 << 10
 
-// Generate makes the module: memory, begin(scratch, thread, threads),
-// run(records, count), and scratchSize.
+// Generate makes the module: memory, begin(scratch), run(records, count), and
+// scratchSize. With threads the memory is imported, begin also gets the
+// number of this thread and that of all, work and fail are there too, see
+// shareRun, and scratchStart is the first address that is free.
 func Generate(o Options) []byte {
-	k := &kernels{Module: new(Module), options: o}
+	k := &kernels{Module: &Module{Shared: o.Threads}, options: o}
 	k.begin()
+	if o.Threads {
+		k.meet = k.makeMeet()
+	}
 	k.strip = k.makeStrip()
 	k.activateRow = k.makeActivateRow()
 	k.addRow = k.makeAddRow()
 	k.activateRows = k.makeActivateRows()
+	k.roundRow = k.makeRoundRow()
+	inverted := k.inverted()
 	k.run([kernel.KindCount]*Func{
 		kernel.KindMatMul:      k.matMul(),
 		kernel.KindConv:        k.conv(),
@@ -54,38 +69,58 @@ func Generate(o Options) []byte {
 		kernel.KindClassify:    k.classify(),
 		kernel.KindPicture:     k.picture(),
 		kernel.KindPaint:       k.paint(),
+		kernel.KindQuantize:    k.quantize(),
+		kernel.KindMatMul8:     k.matMul8(),
+		kernel.KindDepthwise8:  k.depthwise8(inverted),
+		kernel.KindResidual8:   k.residual8(inverted),
+		kernel.KindColumns8:    k.columns8(),
+		kernel.KindMaps:        k.maps(),
+		kernel.KindPeaks:       k.peaks(),
 	})
 	return k.Bytes()
 }
 
-// begin(scratch, thread, threads) must be called before the first run.
+// begin(scratch), with threads begin(scratch, thread, threads), must be called
+// before the first run.
 func (k *kernels) begin() {
 	k.Constant("scratchSize", scratchSize)
-	k.thread, k.threads, k.scratch = k.Global(), k.Global(), k.Global()
+	k.scratch = k.Global()
 	f := k.Func("begin")
-	scratch, thread, threads := f.Param(), f.Param(), f.Param()
+	scratch := f.Param()
+	if k.options.Threads {
+		k.Constant("scratchStart", stateEnd)
+		k.thread, k.threads, k.number, k.parts = k.Global(), k.Global(), k.Global(), k.Global()
+		thread, threads := f.Param(), f.Param()
+		f.SetGlobal(k.thread, thread)
+		f.SetGlobal(k.threads, threads)
+	}
 	f.SetGlobal(k.scratch, scratch)
-	f.SetGlobal(k.thread, thread)
-	f.SetGlobal(k.threads, threads)
 }
 
-// part is this thread's share of n items, from and to; all borders but the
-// last are multiples of unit.
+// part is the part of n items that this call of an op is to work on, from and
+// to; all borders but the last are multiples of unit.
 func (k *kernels) part(f *Func, n I32, unit int) (from, to I32) {
+	if !k.options.Threads {
+		return f.Let(Int(0)), f.Let(n)
+	}
 	units := f.Let(n.Plus(unit - 1).DivU(Int(unit)))
-	border := func(i I32) I32 { return units.Mul(i).DivU(k.threads.Get()).Times(unit) }
-	return f.Let(border(k.thread.Get())), f.Let(border(k.thread.Get().Plus(1)).Min(n))
+	border := func(i I32) I32 { return units.Mul(i).DivU(k.parts.Get()).Times(unit) }
+	return f.Let(border(k.number.Get())), f.Let(border(k.number.Get().Plus(1)).Min(n))
 }
 
 // run(records, count) runs the ops of count records. A kind that it does not
 // know traps.
 func (k *kernels) run(ops [kernel.KindCount]*Func) {
-	f := k.Func("run")
+	export := "run"
+	if k.options.Threads {
+		export = ""
+	}
+	f := k.Func(export)
 	record, count := f.Param(), f.Param()
 	kind := f.Int()
 	var choose func(i kernel.Kind)
 	choose = func(i kernel.Kind) {
-		if i == kernel.KindCount || ops[i] == nil {
+		if i == kernel.KindCount {
 			f.Unreachable()
 			return
 		}
@@ -93,9 +128,16 @@ func (k *kernels) run(ops [kernel.KindCount]*Func) {
 	}
 	f.Repeat(count, func() {
 		kind.Set(record.I32(0))
-		choose(1)
+		if k.options.Threads {
+			k.shareOp(f, kind, func() { choose(1) })
+		} else {
+			choose(1)
+		}
 		record.Inc(kernel.RecordSize)
 	})
+	if k.options.Threads {
+		k.shareRun(f)
+	}
 }
 
 // opFunc starts the function of an op, whose parameter is its record.

@@ -12,15 +12,26 @@ import (
 	"os"
 )
 
-// variants are the modules by file name.
+// variants are the modules of kernels by file name.
 var variants = map[string]Options{
-	"simd.wasm":    {},
-	"relaxed.wasm": {Relaxed: true},
+	"simd.wasm":            {},
+	"relaxed.wasm":         {Relaxed: true},
+	"simd-threads.wasm":    {Threads: true},
+	"relaxed-threads.wasm": {Relaxed: true, Threads: true},
+}
+
+// modules makes all modules, by file name.
+func modules() map[string][]byte {
+	all := map[string][]byte{"probe.wasm": probe()}
+	for file, options := range variants {
+		all[file] = Generate(options)
+	}
+	return all
 }
 
 func main() {
-	for file, options := range variants {
-		if err := os.WriteFile(file, Generate(options), 0o644); err != nil {
+	for file, module := range modules() {
+		if err := os.WriteFile(file, module, 0o644); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

@@ -14,6 +14,15 @@ func (k *kernels) matMul() *Func {
 	M, N, K, LDA, LDB, LDD, LDR := n[0], n[1], n[2], n[3], n[4], n[5], n[6]
 	act := f.Let(act(record))
 
+	if k.options.Threads {
+		row, column := k.share(f, M, N, k.tileRows())
+		next(f, row.Mul(LDD).Add(column).Shl(2), dst)
+		next(f, row.Mul(LDA).Shl(2), a)
+		next(f, column.Mul(Int(1).Select(K, LDB)).Shl(2), b)
+		f.If(bias, func() { next(f, column.Shl(2), bias) })
+		f.If(res, func() { next(f, row.Mul(LDR).Add(column).Shl(2), res) })
+	}
+
 	tiles := f.Let(Int(blockFloats).DivU(K.Add(N)).DivU(Int(k.tileRows())))
 	block := f.Let(tiles.Max(Int(1)).Times(k.tileRows()))
 	f.While(Int(0).LessS(M), func() {
@@ -39,27 +48,39 @@ func (k *kernels) matMul() *Func {
 
 func (k *kernels) conv() *Func {
 	f, record := k.opFunc()
-	v, n := views(f, record, 4), ints(f, record, 7)
+	v, n := views(f, record, 4), ints(f, record, 8)
 	dst, a, b, bias := v[0], v[1], v[2], v[3]
-	H, W, N, Size, Stride, C, WP := n[0], n[1], n[2], n[3], n[4], n[5], n[6]
+	H, W, N, Size, Stride, C, WP, Bytes := n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7]
 	act := f.Let(act(record))
 
 	// One row of the output is a product whose rows of A overlap: they are
 	// Stride pixels apart and consist of Size segments, one from each row of
-	// the input.
-	f.Repeat(H, func() {
-		k.callStrip(f, stripArgs{
-			dst: dst, a: a, b: b, bias: bias, res: Int(0),
-			rows: W, panels: N.ShrU(3), k: Size.Mul(C), segments: Size, jump: WP.Sub(Size).Mul(C).Shl(2),
-			lda: Stride.Mul(C).Shl(2), ldd: N.Shl(2), ldr: Int(0),
-			ldb: Int(panelBytes), nextB: Size.Mul(Size).Mul(C).Times(panelBytes),
-			act: act,
+	// the input. What becomes bytes is made in scratch first, as much of a row
+	// as there is room for.
+	bytes := f.Let(W.Mul(N).ShlI(Int(0).Select(Int(2), Bytes)))
+	block := f.Let(Int(scratchSize/4).DivU(N).Min(W).Select(W, Bytes))
+	from, to := k.part(f, H, 1)
+	next(f, from.Mul(bytes), dst)
+	next(f, from.Mul(WP).Mul(C).Mul(Stride).Shl(2), a)
+	f.Repeat(f.Let(to.Sub(from)), func() {
+		f.For(Int(0), W, 0, func(x I32) {
+			count := f.Let(W.Sub(x).Min(block))
+			sums := f.Let(k.scratch.Get().Select(dst, Bytes))
+			k.callStrip(f, stripArgs{
+				dst: sums, a: a.Add(x.Mul(Stride).Mul(C).Shl(2)), b: b, bias: bias, res: Int(0),
+				rows: count, panels: N.ShrU(3), k: Size.Mul(C), segments: Size, jump: WP.Sub(Size).Mul(C).Shl(2),
+				lda: Stride.Mul(C).Shl(2), ldd: N.Shl(2), ldr: Int(0),
+				ldb: Int(panelBytes), nextB: Size.Mul(Size).Mul(C).Times(panelBytes),
+				act: act,
+			})
+			f.If(Bytes, func() { f.Call(k.roundRow, dst.Add(x.Mul(N)), sums, count.Mul(N)) })
+			next(f, count, x)
 		})
 		f.If(Int(int(kernel.ActReLU6)).LessU(act), func() {
 			f.Call(k.activateRows, dst, Int(0), W, N, N.Shl(2), Int(0), act)
 		})
-		dst.Set(dst.Add(W.Mul(N).Shl(2)))
-		a.Set(a.Add(WP.Mul(C).Mul(Stride).Shl(2)))
+		next(f, bytes, dst)
+		next(f, WP.Mul(C).Mul(Stride).Shl(2), a)
 	})
 	return f
 }

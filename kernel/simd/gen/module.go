@@ -3,8 +3,11 @@ package main
 import "bytes"
 
 // Module is a WebAssembly module under construction: functions over one
-// memory, nothing imported.
+// memory.
 type Module struct {
+	// Shared imports the memory, which threads share, as env.memory.
+	// Otherwise the module has one of its own, and imports nothing.
+	Shared  bool
 	funcs   []*Func
 	types   []signature
 	globals []Global
@@ -75,6 +78,7 @@ func (m *Module) Func(export string) *Func {
 // The sections of a module that we use, by their ids.
 const (
 	sectionType   = 1
+	sectionImport = 2
 	sectionFunc   = 3
 	sectionMemory = 5
 	sectionGlobal = 6
@@ -114,16 +118,25 @@ func (m *Module) Bytes() []byte {
 	for _, t := range m.types {
 		types.add([]byte{0x60}, name(t.params), name(t.results))
 	}
-	memory := vector{}
-	memory.add([]byte{0, 1}) // no maximum, one page to start with
+	imports, memory := vector{}, vector{}
+	if m.Shared {
+		// The maximum is what 32-bit addresses reach, so that a host may give
+		// a memory with any other.
+		imports.add(name("env"), name("memory"), []byte{exportMemory, 3, 1}, uleb(1<<16))
+	} else {
+		memory.add([]byte{0, 1}) // no maximum, one page to start with
+	}
 
 	out := []byte("\x00asm\x01\x00\x00\x00")
 	for _, s := range []struct {
 		id   byte
 		body vector
 	}{
-		{sectionType, types}, {sectionFunc, funcs}, {sectionMemory, memory}, {sectionGlobal, globals}, {sectionExport, exports}, {sectionCode, code},
+		{sectionType, types}, {sectionImport, imports}, {sectionFunc, funcs}, {sectionMemory, memory}, {sectionGlobal, globals}, {sectionExport, exports}, {sectionCode, code},
 	} {
+		if s.body.count == 0 {
+			continue
+		}
 		body := s.body.bytes()
 		out = append(out, s.id)
 		out = append(out, uleb(uint32(len(body)))...)

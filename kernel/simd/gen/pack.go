@@ -14,6 +14,10 @@ func (k *kernels) pack() *Func {
 	dst, a := v[0], v[1]
 	K, N, LDA, Transposed := n[0], n[1], n[2], n[3]
 	lda := f.Let(LDA.Shl(2))
+	from, to := k.part(f, N, kernel.Panel)
+	next(f, from.Mul(K).Shl(2), dst)
+	next(f, from.Mul(lda.Select(Int(4), Transposed)), a)
+	N.Set(to.Sub(from))
 	f.While(Int(0).LessS(N), func() {
 		width := f.Let(N.Min(Int(kernel.Panel)))
 		f.If(Transposed, func() {

@@ -13,6 +13,11 @@ func (k *kernels) paint() *Func {
 	mask, a, tapsY, tapsX, index, label, best := v[0], v[1], v[2], v[3], v[4], v[5], v[6]
 	H, W, WI := n[0], n[1], n[2]
 	number := f.Let(index.I32(0))
+	from, to := k.part(f, H, 1)
+	next(f, from.Mul(W), mask, label)
+	next(f, from.Mul(W).Shl(2), best)
+	next(f, from.Times(paintTap), tapsY)
+	H.Set(to.Sub(from))
 	f.If(number.Zero(), func() {
 		f.Fill(label, kernel.NoLabel, H.Mul(W))
 		f.Fill(best, 0, H.Mul(W).Shl(2))

@@ -13,13 +13,19 @@ func (k *kernels) picture() *Func {
 	v, n := views(f, record, 4), ints(f, record, 8)
 	dst, src, tapsY, tapsX := v[0], v[1], v[2], v[3]
 	H, W, HP, WP, WI, SizeY, SizeX := n[0], n[1], n[2], n[3], n[5], n[6], n[7]
-	f.Repeat(f.Let(H), func() {
-		f.Call(pixels, dst, src, tapsY, tapsX, W, WI.Shl(2), SizeX.Shl(2).Plus(tapWeights))
-		f.Fill(dst.Add(W.Shl(4)), 0, WP.Sub(W).Shl(4))
-		dst.Set(dst.Add(WP.Shl(4)))
-		tapsY.Set(tapsY.Add(SizeY.Shl(2)).Plus(tapWeights))
+	nextY := f.Let(SizeY.Shl(2).Plus(tapWeights))
+	from, to := k.part(f, HP, 1)
+	next(f, from.Mul(WP).Shl(4), dst)
+	next(f, from.Mul(nextY), tapsY)
+	f.For(from, to, 1, func(y I32) {
+		width := f.Let(W.Select(Int(0), y.LessS(H)))
+		f.If(width, func() {
+			f.Call(pixels, dst, src, tapsY, tapsX, width, WI.Shl(2), SizeX.Shl(2).Plus(tapWeights))
+		})
+		f.Fill(dst.Add(width.Shl(4)), 0, WP.Sub(width).Shl(4))
+		next(f, WP.Shl(4), dst)
+		next(f, nextY, tapsY)
 	})
-	f.Fill(dst, 0, HP.Sub(H).Mul(WP).Shl(4))
 	return f
 }
 

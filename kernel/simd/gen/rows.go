@@ -6,6 +6,10 @@ import "github.com/pmp-seg/pmp/kernel"
 // is a call of a function of its own: engines swap in optimised code only
 // when a function is entered.
 
+// lineFloats is a cache line of numbers: where threads share a row at its
+// multiples they do not write to the same line.
+const lineFloats = 16
+
 // fours calls body for every four of n numbers, with their offset in bytes.
 func fours(f *Func, n I32, body func(at I32)) {
 	f.For(Int(0), f.Let(n.Shl(2)), 16, body)
@@ -63,7 +67,9 @@ func (k *kernels) makeActivateRows() *Func {
 
 func (k *kernels) activation() *Func {
 	f, record := k.opFunc()
-	f.Call(k.activateRow, view(record, 0), view(record, 1), integer(record, 0), act(record))
+	from, to := k.part(f, integer(record, 0), lineFloats)
+	at := f.Let(from.Shl(2))
+	f.Call(k.activateRow, view(record, 0).Add(at), view(record, 1).Add(at), to.Sub(from), act(record))
 	return f
 }
 
@@ -73,15 +79,14 @@ func (k *kernels) add() *Func {
 	dst, a, b := v[0], v[1], v[2]
 	M, N, MB := n[0], n[1], n[2]
 	bytes := f.Let(N.Shl(2))
-	f.While(Int(0).LessS(M), func() {
-		p := f.Let(b)
-		f.Repeat(f.Let(M.Min(MB)), func() {
-			f.Call(k.addRow, dst, a, p, N)
-			dst.Set(dst.Add(bytes))
-			a.Set(a.Add(bytes))
-			p.Set(p.Add(bytes))
-		})
-		M.Set(M.Sub(MB))
+	from, to := k.part(f, M, 1)
+	next(f, from.Mul(bytes), dst, a)
+	row := f.Let(from.RemU(MB))
+	f.For(from, to, 1, func(I32) {
+		f.If(row.Eq(MB), func() { row.Set(Int(0)) })
+		f.Call(k.addRow, dst, a, b.Add(row.Mul(bytes)), N)
+		next(f, bytes, dst, a)
+		row.Inc(1)
 	})
 	return f
 }
@@ -93,7 +98,10 @@ func (k *kernels) addPosition() *Func {
 	H, W, C := n[0], n[1], n[2]
 	half := f.Let(C.ShrU(1))
 	bytes := f.Let(half.Shl(2))
-	f.Repeat(H, func() {
+	from, to := k.part(f, H, 1)
+	next(f, from.Mul(W).Mul(C).Shl(2), dst, a)
+	next(f, from.Mul(bytes), py)
+	f.Repeat(f.Let(to.Sub(from)), func() {
 		x := f.Let(px)
 		f.Repeat(f.Let(W), func() {
 			for _, position := range []I32{py, x} {
@@ -138,7 +146,10 @@ func (k *kernels) layerNorm() *Func {
 	rows, record := k.opFunc()
 	v, m := views(rows, record, 5), ints(rows, record, 2)
 	bytes := rows.Let(m[1].Shl(2))
-	rows.Repeat(m[0], func() {
+	from, to := k.part(rows, m[0], 1)
+	next(rows, from.Mul(bytes), v[0], v[1])
+	rows.If(v[2], func() { next(rows, from.Mul(bytes), v[2]) })
+	rows.Repeat(rows.Let(to.Sub(from)), func() {
 		rows.Call(f, v[0], v[1], v[2], v[3], v[4], m[1], float(record, 0))
 		next(rows, bytes, v[0], v[1])
 		rows.If(v[2], func() { next(rows, bytes, v[2]) })
@@ -173,7 +184,9 @@ func (k *kernels) l2Norm() *Func {
 	rows, record := k.opFunc()
 	v, m := views(rows, record, 3), ints(rows, record, 2)
 	bytes := rows.Let(m[1].Shl(2))
-	rows.Repeat(m[0], func() {
+	from, to := k.part(rows, m[0], 1)
+	next(rows, from.Mul(bytes), v[0], v[1])
+	rows.Repeat(rows.Let(to.Sub(from)), func() {
 		rows.Call(f, v[0], v[1], v[2], m[1], float(record, 0))
 		next(rows, bytes, v[0], v[1])
 	})
@@ -191,7 +204,9 @@ func (k *kernels) l1Norm() *Func {
 	rows, record := k.opFunc()
 	v, m := views(rows, record, 2), ints(rows, record, 2)
 	bytes := rows.Let(m[1].Shl(2))
-	rows.Repeat(m[0], func() {
+	from, to := k.part(rows, m[0], 1)
+	next(rows, from.Mul(bytes), v[0], v[1])
+	rows.Repeat(rows.Let(to.Sub(from)), func() {
 		rows.Call(f, v[0], v[1], m[1])
 		next(rows, bytes, v[0], v[1])
 	})
@@ -221,7 +236,9 @@ func (k *kernels) upsampleAdd() *Func {
 	dst, a, res := v[0], v[1], v[2]
 	H, W, C := n[0], n[1], n[2]
 	in := rows.Let(W.Mul(C).Shl(2))
-	rows.For(Int(0), rows.Let(H.Shl(1)), 1, func(y I32) {
+	from, to := k.part(rows, H.Shl(1), 1)
+	next(rows, from.Mul(in).Shl(1), dst, res)
+	rows.For(from, to, 1, func(y I32) {
 		upper := a.Add(y.Plus(-1).Max(Int(0)).ShrU(1).Mul(in))
 		lower := a.Add(y.ShrU(1).Mul(in))
 		rows.Call(f, dst, res, upper, lower, W, C)

@@ -3,8 +3,10 @@
 // The first line is the ceiling: a product whose operands all lie in the
 // first-level cache.
 //
-//	go run ./kernel/simd/lab [filter]    through wazero
-//	GOOS=js GOARCH=wasm go run -exec "$(go env GOROOT)/lib/wasm/go_js_wasm_exec" ./kernel/simd/lab    in Node
+//	go run ./kernel/simd/lab [-in chromium] [-variant plain] [-check=false] [filter]
+//
+// The browser is a program's name; without -in it runs through wazero. What
+// each layer writes is compared with the scalar device first.
 //
 // GFLOP/s on one core of an Intel Xeon (model 167, about 3.5 GHz), shortest
 // of many runs, November 2026; "relaxed" is the module with a fused
@@ -37,14 +39,16 @@
 package main
 
 import (
+	"flag"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/pmp-seg/pmp/kernel"
-	"github.com/pmp-seg/pmp/kernel/simd"
 )
 
 // A layer is an op to time.
@@ -56,42 +60,78 @@ type layer struct {
 	bytes float64 // that must at least be read and written
 }
 
+var (
+	browser = flag.String("in", "", "the browser to run in, chromium or firefox-esr")
+	variant = flag.String("variant", "", "of the module, plain or relaxed; the better one that works if empty")
+	checks  = flag.Bool("check", true, "compare with the scalar device before timing")
+)
+
 func main() {
-	device, err := simd.New()
-	if err != nil {
+	flag.Parse()
+	if err := run(); err != nil {
 		fmt.Println(err)
 		os.Exit(1)
 	}
+}
+
+func run() error {
+	if *browser != "" {
+		return runIn(*browser, append([]string{"-variant=" + *variant, fmt.Sprintf("-check=%v", *checks)}, flag.Args()...))
+	}
+	device, err := open(*variant)
+	if err != nil {
+		return err
+	}
 	defer device.Close()
 	fmt.Printf("%s\n%-36s %9s %9s %9s %9s\n", device.Name(), "", "first ms", "ms", "GFLOP/s", "GB/s")
+	var kinds []string
 	total, cold := map[string]float64{}, 0.0
 	for _, l := range layers() {
-		if len(os.Args) > 1 && !strings.Contains(l.name, os.Args[1]) {
+		if !strings.Contains(l.name, flag.Arg(0)) {
 			continue
 		}
 		first, seconds := measure(device, l)
+		if *checks {
+			if err := check(device, l); err != nil {
+				return err
+			}
+		}
 		kind, _, _ := strings.Cut(l.name, " ")
+		if !slices.Contains(kinds, kind) {
+			kinds = append(kinds, kind)
+		}
 		total[kind] += seconds * float64(l.times)
 		cold += first * float64(l.times)
 		fmt.Printf("%-36s %9.3f %9.3f %9.1f %9.1f   x%d\n", l.name, first*1e3, seconds*1e3, l.flops/seconds/1e9, l.bytes/seconds/1e9, l.times)
 	}
 	fmt.Printf("total ms by kind:")
-	for _, kind := range []string{"matmul", "depthwise", "conv", "attention", "rows", "pixels"} {
+	for _, kind := range kinds {
 		fmt.Printf(" %s %.1f", kind, total[kind]*1e3)
 	}
 	fmt.Printf(", of the first runs %.1f\n", cold*1e3)
+	return nil
 }
+
+// program records a layer. Its numbers are the same each time.
+func (l layer) program() (*kernel.Program, kernel.Op) {
+	seed = rand.New(rand.NewPCG(1, 1))
+	p := new(kernel.Program)
+	p.Stage()
+	op := l.build(p)
+	p.Do(op)
+	p.Plan()
+	return p, op
+}
+
+var seed *rand.Rand
 
 // measure returns the first run's time, which includes what the engine does
 // to a cold module, and the shortest of many runs, since machines are rarely
 // quiet. A sample is as many runs as take two milliseconds: browsers' clocks
 // are coarse.
 func measure(device kernel.Device, l layer) (first, best float64) {
-	var p kernel.Program
-	p.Stage()
-	p.Do(l.build(&p))
-	p.Plan()
-	s, err := device.Open(&p)
+	p, _ := l.program()
+	s, err := device.Open(p)
 	if err != nil {
 		panic(err)
 	}
@@ -127,13 +167,13 @@ func measure(device kernel.Device, l layer) (first, best float64) {
 func random(p *kernel.Program, n int) kernel.View {
 	f := make([]float32, n)
 	for i := range f {
-		f[i] = 2*rand.Float32() - 1
+		f[i] = 2*seed.Float32() - 1
 	}
 	return p.Floats(f)
 }
 
 func layers() []layer {
-	var all []layer
+	all := layers8()
 	matMul := func(times, m, n, k int) {
 		all = append(all, layer{
 			fmt.Sprintf("matmul %dx%d -> %d", m, k, n), times,
@@ -152,18 +192,33 @@ func layers() []layer {
 			}, 2 * float64(out*out*c*size*size), 4 * float64(side*side*c+out*out*c),
 		})
 	}
-	attention := func(times, nq, nk int, masked bool) {
+	// A mask leaves every query one key in runs of 16 rows and columns, so
+	// that open share of the panels is looked at.
+	attention := func(times, nq, nk int, open float64) {
 		const d, heads = 128, 8
 		all = append(all, layer{
-			fmt.Sprintf("attention %d queries, %d keys", nq, nk), times,
+			fmt.Sprintf("attention %d queries, %d keys, %.0f%% open", nq, nk, 100*open), times,
 			func(p *kernel.Program) kernel.Op {
 				o := kernel.Attention{Dst: p.Keep(nq * d), Q: random(p, nq*d), K: random(p, nk*d), V: random(p, nk*d),
 					NQ: nq, NK: nk, D: d, Heads: heads, Scale: 0.25}
-				if masked {
-					o.Mask = random(p, nq*nk)
+				if open < 1 {
+					side := int(math.Sqrt(float64(nk)))
+					box := int(float64(side) * math.Sqrt(open))
+					mask := make([]float32, nq*nk)
+					for q := range nq {
+						y0, x0 := seed.IntN(side-box+1), seed.IntN(side-box+1)
+						for j := range nk {
+							y, x := j/side-y0, j%side-x0
+							mask[q*nk+j] = -1
+							if 0 <= y && y < box && 0 <= x && x < box {
+								mask[q*nk+j] = 1
+							}
+						}
+					}
+					o.Mask = p.Floats(mask)
 				}
 				return o
-			}, 4 * float64(nq*nk*d), 4 * float64(2*nk*d+2*nq*d),
+			}, 4 * float64(nq*nk*d) * open, 4 * float64(2*nk*d+2*nq*d),
 		})
 	}
 	rows := func(name string, times, n, operands int, build func(p *kernel.Program) kernel.Op) {
@@ -176,9 +231,8 @@ func layers() []layer {
 			H: 256, W: 256, N: 32, Size: 3, Stride: 2, C: 4, WP: 514, Act: kernel.ActReLU6}
 	}, 2 * 256 * 256 * 32 * 36, 4 * (512*512*4 + 256*256*32)})
 
-	// The trunk, EfficientNet-Lite0: kernel, stride, expansion, channels, repeats.
 	in, side := 32, 256
-	for _, stage := range [][5]int{{3, 1, 1, 16, 1}, {3, 2, 6, 24, 2}, {5, 2, 6, 40, 2}, {3, 2, 6, 80, 3}, {5, 1, 6, 112, 3}, {5, 2, 6, 192, 4}, {3, 1, 6, 320, 1}} {
+	for _, stage := range trunk {
 		size, stride, expansion, out, repeats := stage[0], stage[1], stage[2], stage[3], stage[4]
 		block := func(times, stride int) {
 			wide := in * expansion
@@ -205,13 +259,46 @@ func layers() []layer {
 	matMul(6, 48, 128, 512)
 	matMul(1, 48, 4096, 64)
 	matMul(1, 48, 16384, 64)
-	attention(1, 48, 4096, true)
-	attention(1, 48, 1024, true)
-	attention(1, 48, 256, true)
-	attention(1, 256, 256, false)
-	attention(3, 48, 48, false)
-	attention(3, 48, 24, false)
+	attention(1, 48, 4096, 0.15)
+	attention(0, 48, 4096, 1)
+	attention(1, 48, 1024, 0.15)
+	attention(1, 48, 256, 0.15)
+	attention(1, 256, 256, 1)
+	attention(3, 48, 48, 1)
+	attention(4, 48, 33, 1)
 
+	for _, bytes := range []bool{false, true} {
+		const q, k, n, t = 48, 64, 128 * 128, 20
+		all = append(all, layer{fmt.Sprintf("maps of %d prompts, bytes %v", t, bytes), 1, func(p *kernel.Program) kernel.Op {
+			o := kernel.Maps{Dst: p.Keep(t * n), P: random(p, t*q), Q: q, K: k, N: n, T: t}
+			if bytes {
+				block := make([]byte, 4*kernel.MatMul8Len(k, n))
+				for i := range block[12*n:] {
+					block[12*n+i] = byte(rand.Uint32())
+				}
+				for i := range kernel.Floats(block[:4*n]) {
+					kernel.Floats(block)[i] = 1e-4
+				}
+				a := make([]byte, q*k)
+				for i := range a {
+					a[i] = byte(rand.Uint32N(128))
+				}
+				o.A, o.Rows, o.B = p.Data(a), random(p, 2*q), p.Data(block)
+			} else {
+				o.A, o.B = random(p, q*k), random(p, k*n)
+			}
+			return o
+		}, 2 * q * n * (k + t), 4 * n * (k + t)})
+	}
+	rows("peaks of 20 maps", 1, 20*128*128, 1, func(p *kernel.Program) kernel.Op {
+		return kernel.Peaks{Dst: p.Keep(20), A: random(p, 20*128*128), T: 20, H: 128, W: 128}
+	})
+	rows("columns8 64x16384, transposed", 1, 64*16384, 1, func(p *kernel.Program) kernel.Op {
+		return kernel.Columns8{Dst: p.Keep(kernel.MatMul8Len(64, 16384)), A: random(p, 64*16384), K: 64, N: 16384, Transposed: true}
+	})
+	rows("columns8 256x1280", 1, 256*1280, 1, func(p *kernel.Program) kernel.Op {
+		return kernel.Columns8{Dst: p.Keep(kernel.MatMul8Len(256, 1280)), A: random(p, 256*1280), K: 256, N: 1280}
+	})
 	rows("layer norm 256x128", 10, 256*128, 2, func(p *kernel.Program) kernel.Op {
 		return kernel.LayerNorm{Dst: p.Keep(256 * 128), A: random(p, 256*128), Gamma: random(p, 128), Beta: random(p, 128), M: 256, N: 128, Eps: 1e-5}
 	})

@@ -1,0 +1,88 @@
+package browsertest
+
+import (
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"sync"
+	"testing"
+)
+
+func TestKernelsChromium(t *testing.T) { runKernels(t, chromium) }
+func TestKernelsFirefox(t *testing.T)  { runKernels(t, firefox) }
+
+// runKernels runs the tests of kernel/simd in a browser: each variant of the module with each
+// number of threads, of which 8 are more than most machines that test have processors. PMP_ONLY is
+// a pattern for go test -run.
+func runKernels(t *testing.T, b browser) {
+	if _, err := b.path(); err != nil {
+		if needed {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	program, err := kernelTests()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, variant := range []string{"plain", "relaxed"} {
+		t.Run(variant, func(t *testing.T) {
+			s := newTestServer(t, site(t), filepath.Join(root, "js/test"))
+			s.kernels = program
+			printed, finished, err := s.run(b, "/isolated/test/kernels.html?threads=1,2,3,8&variant="+variant+"&run="+url.QueryEscape(os.Getenv("PMP_ONLY")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !finished {
+				t.Fatalf("the tests did not come to their end within %v\nwhat they printed:\n%s\nwhat the browser printed:\n%s", patience, s.log(), printed)
+			}
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			for _, r := range s.results {
+				switch m := outcome.FindStringSubmatch(r.Log); {
+				case r.Finish:
+					t.Log(r.Browser)
+					if r.Error != "" {
+						t.Error(r.Error)
+					}
+				case m != nil:
+					t.Run(m[2], func(t *testing.T) {
+						if m[1] == "FAIL" {
+							t.Error("see the lines of the whole run")
+						}
+					})
+				default:
+					t.Log(r.Log)
+				}
+			}
+		})
+	}
+}
+
+// outcome is the line that go test prints at the end of a test.
+var outcome = regexp.MustCompile(`^ *--- (PASS|FAIL): (\S+)`)
+
+// kernelTests compiles the tests of kernel/simd for a browser.
+var kernelTests = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "pmp-kernels-")
+	if err != nil {
+		return "", err
+	}
+	name := filepath.Join(dir, "kernels.wasm")
+	cmd := exec.Command("go", "test", "-c", "-o", name, "./kernel/simd")
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "GOOS=js", "GOARCH=wasm")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", &buildFailed{string(out), err}
+	}
+	return name, nil
+})
+
+type buildFailed struct {
+	output string
+	error
+}
+
+func (e *buildFailed) Error() string { return e.output + e.error.Error() }
