@@ -195,9 +195,6 @@ serve)
 	;;
 test) run_tests ;;
 bench)
-	step "bench"
-	[ -f bench/run.sh ] || stop "There is no bench/run.sh in this version."
-	echo
 	shift
 	exec bash bench/run.sh "$@"
 	;;

@@ -54,8 +54,8 @@ export interface LoadOptions {
   /** "auto" (default) takes the fastest that works. */
   device?: "auto" | "simd" | "scalar";
   /**
-   * How many threads share the work. "auto" (default) takes what the machine has, 8 at most; so does a number
-   * that is larger. More than one needs a page that is cross-origin isolated, see report().
+   * How many threads share the work. "auto" (default) takes what the machine has, 8 at most; a number may be
+   * larger, but not larger than what the machine has. More than one needs a page that is cross-origin isolated.
    */
   threads?: number | "auto";
   /** How products with weights are computed. Default "int8", which is faster. */
@@ -79,6 +79,8 @@ export interface Report {
   device: string;
   /** How many share the work of the kernels. */
   threads: number;
+  /** How products with weights are computed. */
+  precision: "int8" | "f32";
   /** The devices that were not taken, and why; "threads" if fewer run than were wanted. */
   reasons: { device: string; reason: string }[];
   /** Bytes. */

@@ -28,7 +28,7 @@ export class Segmenter {
   #ids = 0;
   #dead = null; // the error that every further call gets
   #pictures = new Set();
-  #report = { device: "", threads: 1, reasons: [], memory: { engine: 0, kernels: 0 }, weights: 0, times: {}, counts: { encode: 0, segment: 0 } };
+  #report = { device: "", precision: "", threads: 1, reasons: [], memory: { engine: 0, kernels: 0 }, weights: 0, times: {}, counts: { encode: 0, segment: 0 } };
 
   /** Use Segmenter.load(). */
   constructor(key) {
@@ -82,7 +82,7 @@ export class Segmenter {
       const args = { weights: manifestURL(weights), device, threads, precision, cache };
       const value = await seg.#call("load", args, { signal, onprogress });
       const { device: name, threads: running, reasons, bytes } = value;
-      Object.assign(seg.#report, { device: name, threads: running, reasons, weights: bytes });
+      Object.assign(seg.#report, { device: name, precision, threads: running, reasons, weights: bytes });
       Object.assign(seg.#report.times, value.times);
       return seg;
     } catch (e) {
@@ -138,7 +138,7 @@ export class Segmenter {
   }
 
   /**
-   * What runs and why: device, threads, the devices that were not taken and the reasons,
+   * What runs and why: device, precision, threads, the devices that were not taken and the reasons,
    * memory in bytes, the last times by stage in ms, and how often was encoded and segmented.
    */
   report() {

@@ -16,6 +16,5 @@ self.onmessage = ({ data: { module, memory, scratch, thread, threads } }) => {
     // A bug of ours stopped this thread, or another one. The others must not wait for it; the
     // first thread tells the page.
     exports.fail();
-    self.close();
   }
 };

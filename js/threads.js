@@ -51,6 +51,8 @@ function phone() {
  */
 export async function startThreads({ module: bytes, threads }) {
   const workers = [];
+  // They are not woken before: Chromium sometimes keeps a worker for ever that comes to its end
+  // while it is being terminated.
   const close = () => workers.forEach((w) => w.terminate());
   try {
     const module = await WebAssembly.compile(bytes);

@@ -363,7 +363,8 @@ async function getFile(file, base, store, signal, tell) {
   try {
     const kept = await store?.match(key);
     if (kept) {
-      engine("add", file.name, new Uint8Array(await kept.arrayBuffer()));
+      await body(file, kept, signal, () => {});
+      engine("add", file.name);
       tell(file.size);
       return;
     }
@@ -371,24 +372,24 @@ async function getFile(file, base, store, signal, tell) {
     store.delete(key).catch(() => {}); // damaged in the cache: get it anew
   }
   checkAborted(signal);
-  let bytes;
+  let address;
   try {
-    bytes = await body(file, await get(url, { signal }), signal, tell);
-    engine("add", file.name, bytes);
+    address = await body(file, await get(url, { signal }), signal, tell);
+    engine("add", file.name);
   } catch (e) {
     if (!["integrity", "network"].includes(e.code)) throw e;
     checkAborted(signal);
     // What lies in the browser's HTTP cache may be damaged or old: ask the host itself, once.
     tell(0);
-    bytes = await body(file, await get(url, { signal, cache: "reload" }), signal, tell);
-    engine("add", file.name, bytes);
+    address = await body(file, await get(url, { signal, cache: "reload" }), signal, tell);
+    engine("add", file.name);
   }
-  await store?.put(key, new Response(bytes)).catch(() => {}); // a full disk is no reason to fail
+  await store?.put(key, new Response(new Uint8Array(engineMemory.buffer, address, file.size))).catch(() => {}); // a full disk is no reason to fail
 }
 
-/** Reads a response into one array of the size that the manifest names. */
+/** Reads a response to where the engine wants the file, which has the size that the manifest names. */
 async function body(file, response, signal, tell) {
-  const bytes = new Uint8Array(file.size);
+  const address = engine("room", file.name);
   let n = 0;
   try {
     const reader = response.body.getReader();
@@ -397,7 +398,8 @@ async function body(file, response, signal, tell) {
         reader.cancel().catch(() => {});
         throw new PMPError("integrity", `${file.name} is longer than the manifest says (${file.size} bytes). The files on the host do not belong together: upload them again.`);
       }
-      bytes.set(part.value, n);
+      // A memory that has grown has another buffer.
+      new Uint8Array(engineMemory.buffer, address + n).set(part.value);
       tell(n + part.value.length);
     }
   } catch (e) {
@@ -408,7 +410,7 @@ async function body(file, response, signal, tell) {
   if (n < file.size) {
     throw new PMPError("integrity", `${file.name} has ${n} bytes where the manifest says ${file.size}. Upload the file to the host again.`);
   }
-  return bytes;
+  return address;
 }
 
 /** Drops files of older versions of these weights from the cache. */

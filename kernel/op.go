@@ -175,7 +175,7 @@ func (o Conv) record() record {
 // 5, Stride 1 or 2, C a multiple of 8; bias may be absent. Pad is the number of
 // rows (columns) that are missing above (left); what lacks below and right
 // follows from the sizes. If Bytes is set, dst holds round7(s) instead, a byte
-// each, see Quantize; Act must be ActNone then, and W*C at most MaxRow.
+// each, see Quantize; Act must be ActNone then, and C at most MaxK8.
 type Depthwise struct {
 	Dst, A, B, Bias   View
 	H, W, HI, WI, C   int
@@ -184,10 +184,6 @@ type Depthwise struct {
 	Bytes             bool
 }
 
-// MaxRow is how many numbers a row of a map may have that a device keeps in a
-// cache.
-const MaxRow = 1 << 17
-
 func (o Depthwise) record() record {
 	if o.H <= 0 || o.W <= 0 || o.HI <= 0 || o.WI <= 0 || o.C <= 0 {
 		panic("kernel: Depthwise with an empty side")
@@ -195,8 +191,8 @@ func (o Depthwise) record() record {
 	if (o.Size != 3 && o.Size != 5) || (o.Stride != 1 && o.Stride != 2) || o.C%8 != 0 {
 		panic("kernel: Depthwise needs Size 3 or 5, Stride 1 or 2 and C a multiple of 8")
 	}
-	if o.Bytes && (o.Act != ActNone || o.W*o.C > MaxRow) {
-		panic("kernel: Depthwise to bytes has no other activation and rows of at most MaxRow")
+	if o.Bytes && (o.Act != ActNone || o.C > MaxK8) {
+		panic("kernel: Depthwise to bytes has no other activation and C at most MaxK8")
 	}
 	return record{kind: KindDepthwise, act: o.Act, views: views{o.Dst, o.A, o.B, o.Bias},
 		ints: ints{o.H, o.W, o.HI, o.WI, o.C, o.Size, o.Stride, o.Pad, flag(o.Bytes)}}
@@ -321,6 +317,7 @@ func (o AddPosition) record() record {
 // K and V are packed, matrices of NK rows and D columns: a panel holds Panel
 // channels, so that a head's part of all keys lies together. A mask row is
 // dense, NK wide; with Mask, NK must be a multiple of 4. LDQ of 0 means D.
+// There are at most 1024 heads.
 type Attention struct {
 	Dst, Q, K, V, Mask, Count View
 	NQ, NK, D, Heads          int
@@ -332,8 +329,8 @@ func (o Attention) record() record {
 	if o.NQ <= 0 || o.NK <= 0 || o.D <= 0 || o.Heads <= 0 {
 		panic("kernel: Attention with an empty side")
 	}
-	if o.D%o.Heads != 0 || o.D/o.Heads%8 != 0 {
-		panic("kernel: Attention needs heads of a multiple of 8 channels")
+	if o.D%o.Heads != 0 || o.D/o.Heads%8 != 0 || o.Heads > 1024 {
+		panic("kernel: Attention needs heads of a multiple of 8 channels, at most 1024 of them")
 	}
 	if o.Mask.Valid() && o.NK%4 != 0 {
 		panic("kernel: Attention with a mask needs NK to be a multiple of 4")
@@ -416,7 +413,7 @@ func (o Classify) record() record {
 //		dst[(y*WP+x)*4+c] = (s - 127) / 128 }
 //
 // and zero for H ≤ y < HP or W ≤ x < WP. Taps are made by Taps; HI, WI are
-// the source's rows and columns.
+// the source's rows and columns. SizeX is at most MaxTaps.
 type Picture struct {
 	Dst, Src, TapsY, TapsX View
 	H, W, HP, WP, HI, WI   int
@@ -425,8 +422,11 @@ type Picture struct {
 	SizeY, SizeX int
 }
 
+// MaxTaps is how many columns of a picture an output may see.
+const MaxTaps = 1 << 14
+
 func (o Picture) record() record {
-	if o.H <= 0 || o.W <= 0 || o.HP < o.H || o.WP < o.W || o.HI <= 0 || o.WI <= 0 || o.SizeX <= 0 || o.SizeY <= 0 {
+	if o.H <= 0 || o.W <= 0 || o.HP < o.H || o.WP < o.W || o.HI <= 0 || o.WI <= 0 || o.SizeX <= 0 || o.SizeY <= 0 || o.SizeX > MaxTaps {
 		panic("kernel: Picture with an impossible shape")
 	}
 	return record{kind: KindPicture, views: views{o.Dst, o.Src, o.TapsY, o.TapsX},

@@ -66,7 +66,7 @@ func (l *loader) int8Matrix(name string, rows, width int) Int8Matrix {
 			return m
 		}
 	}
-	floats, scales := make([]float32, rows*width), make([]float32, rows)
+	floats, scales := l.floats(rows*width), make([]float32, rows)
 	l.source.Read(name, floats)
 	values := make([]byte, rows*width)
 	for r := range rows {

@@ -29,9 +29,7 @@ func asked(t testing.TB, p *Picture, s segment, prompts []string) answer {
 	must(t, err)
 	must(t, p.run(s, phrases, owner))
 	q, cells := p.model.decoder.q, p.map4.cells()
-	a := answer{masks: make([]float32, q*cells)}
-	must(t, p.session.Run(p.proposals))
-	must(t, p.session.Read(p.reply.masks, kernel.Bytes(a.masks)))
+	a := answer{}
 	maps, class, peaks := make([]float32, len(prompts)*cells), make([]float32, len(prompts)*q), make([]float32, len(prompts))
 	must(t, p.session.Read(p.reply.peaks, kernel.Bytes(peaks)))
 	must(t, p.session.Read(p.reply.maps, kernel.Bytes(maps)))
@@ -40,7 +38,20 @@ func asked(t testing.TB, p *Picture, s segment, prompts []string) answer {
 		a.maps = append(a.maps, maps[i*cells:(i+1)*cells])
 		a.scores = append(a.scores, p.model.Config.Presence.score(slices.Max(class[i*q:(i+1)*q]), peaks[i], len(prompts)))
 	}
+	a.masks = proposalsOf(t, p)
 	return a
+}
+
+// proposalsOf returns the masks of all proposals, at stride 4.
+func proposalsOf(t testing.TB, p *Picture) []float32 {
+	t.Helper()
+	q, cells := p.model.decoder.q, p.map4.cells()
+	masks := make([]float32, q*cells)
+	for i, stage := range p.proposals {
+		must(t, p.session.Run(stage))
+		must(t, p.session.Read(p.reply.maps, kernel.Bytes(masks[i*mapsAtOnce*cells:min((i+1)*mapsAtOnce, q)*cells])))
+	}
+	return masks
 }
 
 func segmented(t testing.TB, p *Picture, prompts ...string) answer {
@@ -258,6 +269,64 @@ func TestResultStays(t *testing.T) {
 		must(t, r.LabelMap(again))
 		if !bytes.Equal(first, again) {
 			t.Error("a label map changed after the picture was segmented again")
+		}
+		// Proposals take the room of maps, and another picture takes that of all.
+		must(t, p.Proposals(func([]byte) error { return nil }))
+		must(t, r.LabelMap(again))
+		if !bytes.Equal(first, again) {
+			t.Error("a label map changed after proposals were asked for")
+		}
+		r, err = p.Segment([]string{"dog", "cat"}, Options{Threshold: 0.1, Presence: -1})
+		must(t, err)
+		must(t, p.Proposals(func([]byte) error { return nil }))
+		must(t, p.Write(testPixels("other", 48, 20)))
+		must(t, p.Encode())
+		must(t, r.LabelMap(again))
+		if !bytes.Equal(first, again) {
+			t.Error("a label map changed after the picture was encoded again")
+		}
+	})
+}
+
+// More prompts than the device keeps maps of have the answers of few.
+func TestManyPrompts(t *testing.T) {
+	onDevices(t, func(t *testing.T, m *Model) {
+		p := lawPicture(t, m)
+		var prompts []string
+		for i := range mapsAtOnce {
+			prompts = append(prompts, "ball "+strings.Repeat("dog ", 1+i%8)+strings.Repeat("cat ", i/8), "tree")
+		}
+		prompts = append(prompts, "sofa", "dog")
+		r, err := p.Segment(prompts, Options{Presence: -1})
+		must(t, err)
+		trees, n := 0, len(prompts)
+		// The same prompt has the same map, wherever it stands and whenever it is asked for.
+		tree, _ := r.Map(1)
+		for _, i := range []int{n - 1, 0, n - 2, 33, 2, 31, 32} {
+			s, _ := r.Map(i)
+			again, _ := r.Map(i)
+			if !slices.Equal(s, again) {
+				t.Errorf("the map of prompt %d changed", i)
+			}
+		}
+		for i, text := range prompts {
+			if s, _ := r.Map(i); text == "tree" {
+				trees++
+				near(t, "map of tree "+itoa(i), s, tree)
+				near(t, "score of tree "+itoa(i), []float32{r.Prompts[i].Score}, []float32{r.Prompts[1].Score})
+			}
+		}
+		if trees != mapsAtOnce {
+			t.Errorf("%d trees", trees)
+		}
+		first, _ := r.Map(0)
+		last, _ := r.Map(n - 1)
+		_, err = p.Segment([]string{"sky"}, Options{})
+		must(t, err)
+		a, _ := r.Map(0)
+		b, _ := r.Map(n - 1)
+		if !slices.Equal(first, a) || !slices.Equal(last, b) {
+			t.Error("maps changed after the picture was segmented again")
 		}
 	})
 }

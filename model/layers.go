@@ -20,6 +20,16 @@ type loader struct {
 	constants *kernel.Constants
 	precision Precision
 	err       error
+	scratch   []float32
+}
+
+// floats lends room for n numbers while one constant is made, so that loading
+// leaves little garbage behind: a browser never gets Go's memory back.
+func (l *loader) floats(n int) []float32 {
+	if cap(l.scratch) < n {
+		l.scratch = make([]float32, n)
+	}
+	return l.scratch[:n]
 }
 
 func (l *loader) check(name string, shape ...int) {
@@ -69,7 +79,7 @@ func (l *loader) dense(name string, in, out int, f format) linear {
 // matrix packs a tensor of out rows of in numbers, to be multiplied from the right.
 func (l *loader) matrix(name string, in, out int) kernel.Const {
 	return l.constants.Add(kernel.PackedLen(in, out), func(dst []float32) {
-		w := make([]float32, in*out)
+		w := l.floats(in * out)
 		l.source.Read(name, w)
 		kernel.PackInto(dst, in, out, func(k, n int) float32 { return w[n*in+k] })
 	})
@@ -79,7 +89,7 @@ func (l *loader) matrix(name string, in, out int) kernel.Const {
 func (l *loader) plainMatrix(name string, in, out int) kernel.Const {
 	l.check(name, in, out)
 	return l.constants.Add(kernel.PackedLen(in, out), func(dst []float32) {
-		w := make([]float32, in*out)
+		w := l.floats(in * out)
 		l.source.Read(name, w)
 		kernel.PackInto(dst, in, out, func(k, n int) float32 { return w[k*out+n] })
 	})
@@ -102,7 +112,7 @@ func (l *loader) scaledDepthwise(name string, channels, size int, factor float32
 	f := depthwise{channels: channels, size: size}
 	l.check(name+".weight", channels, 1, size, size)
 	f.weight = l.constants.Add(size*size*channels, func(dst []float32) {
-		w := make([]float32, len(dst))
+		w := l.floats(len(dst))
 		l.source.Read(name+".weight", w)
 		for c := range channels {
 			for k := range size * size {

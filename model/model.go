@@ -79,11 +79,11 @@ func (c Config) sensible() bool {
 	within := func(n, low, high int) bool { return low <= n && n <= high }
 	return within(c.D, 16, 1024) && c.D%16 == 0 && within(c.DM, 8, 1024) && c.DM%8 == 0 &&
 		within(c.Heads, 1, 64) && c.D%c.Heads == 0 && c.D/c.Heads%8 == 0 &&
-		within(c.Queries, 8, 1024) && c.Queries%8 == 0 && within(c.Layers, 1, 32) &&
-		within(c.Size, cellSize, 4096) && c.Size%256 == 0 &&
+		within(c.Queries, 8, 256) && c.Queries%8 == 0 && within(c.Layers, 1, 32) &&
+		within(c.Size, cellSize, 2048) && c.Size%256 == 0 &&
 		within(c.Text.Width, 16, 4096) && c.Text.Width%8 == 0 && within(c.Text.Heads, 1, 64) &&
 		c.Text.Width%c.Text.Heads == 0 && c.Text.Width/c.Text.Heads%8 == 0 &&
-		within(c.Text.FFN, 8, 1<<14) && c.Text.FFN%8 == 0 && within(c.Text.Layers, 1, 48) &&
+		within(c.Text.FFN, 8, kernel.MaxK8) && c.Text.FFN%8 == 0 && within(c.Text.Layers, 1, 48) &&
 		within(c.Text.Vocab, 1, 1<<20) && within(c.Text.Rank, 8, 4096) && c.Text.Rank%8 == 0 &&
 		within(c.Text.MaxTokens, 4, 512) && within(c.Rank, 8, 4096) && c.Rank%8 == 0 &&
 		within(c.Rows, 8, 1<<16) && c.Rows%8 == 0 && within(c.Trained, 1, 1<<16) && len(c.Templates) > 0

@@ -108,7 +108,6 @@ func segmentTaps(p *Picture, s segment) map[string]tap {
 		"mask_embed":  {p.reply.embedding, q * c.DM},
 		"pooled":      {opsOf(p.program, s.stage, func(o kernel.MatMul) bool { return o.N == trunkFeatures })[0].Dst, q * trunkFeatures},
 		"e":           {made(classify.Void).A, q * c.Text.Width},
-		"masks":       {p.reply.masks, q * p.map4.cells()},
 		"a":           {classify.A, q * s.slots},
 		"b":           {classify.B, q * s.slots},
 		"v":           {classify.Void, q * kernel.Panel},
@@ -199,8 +198,8 @@ func compareSegment(t *testing.T, f fixture, p tapped, name string, prompts []st
 	for _, ph := range phrases {
 		e, row, w = append(e, ph.embedding...), append(row, ph.row...), append(w, ph.share)
 	}
-	must(t, p.session.Run(p.Picture.proposals))
 	got := p.segments[s.slots].read(t, p.session)
+	got["masks"] = proposalsOf(t, p.Picture)
 	got["E"], got["row"], got["w"] = e, row, w
 	got["text_tokens"] = got["text_tokens"][:(n+1)*c.D]
 	got["a"], got["b"] = columns(got["a"], s.slots, n), columns(got["b"], s.slots, n)

@@ -50,12 +50,18 @@ type Picture struct {
 	ask       question
 	reply     reply
 	segments  [len(slots)]segment
-	proposals int  // stage that makes the masks of the proposals
-	map4      grid // H/4 × W/4 of the maps, without channels
+	maps      []int // stages that make the maps of mapsAtOnce prompts, the first ones, the next, …
+	proposals []int // stages that make the masks of mapsAtOnce proposals instead
+	map4      grid  // H/4 × W/4 of the maps, without channels
 	paint     painter
 
-	latest *Result // the one whose maps are on the device
+	latest *Result // the one whose maps the device can make
+	chunk  int     // of p.maps, whose maps are on the device, or -1
 }
+
+// mapsAtOnce is how many maps the device keeps. Those of more prompts are made
+// when they are asked for: maps are what takes most memory.
+const mapsAtOnce = 32
 
 // segment is one recording of everything that depends on prompts.
 type segment struct{ stage, slots int }
@@ -65,16 +71,15 @@ type segment struct{ stage, slots int }
 type question struct {
 	embeddings, rows kernel.View // slots×E, slots×1280
 	coef, owner      kernel.View // 3×slots, slots int32s: see Classify
-	count, prompts   kernel.View // int32s: text tokens in use, see decoder.run, and prompts
+	count, prompts   kernel.View // int32s: text tokens in use, see decoder.run, and prompts whose maps are made
 }
 
 // reply is what a segment leaves.
 type reply struct {
 	embedding kernel.View // mask embeddings, Q×DM
 	class     kernel.View // P of prompts and void, (slots+1)×Q
-	maps      kernel.View // S, slots×H/4·W/4
-	peaks     kernel.View // of the maps, slots
-	masks     kernel.View // σ of the mask logits, Q×H/4·W/4, only after the stage that makes proposals
+	maps      kernel.View // S of some prompts, or σ of the mask logits of some proposals, mapsAtOnce×H/4·W/4
+	peaks     kernel.View // of the maps, mapsAtOnce
 }
 
 // painter brings maps to the picture's own resolution.
@@ -143,19 +148,33 @@ func (m *Model) record(width, height int) *Picture {
 	q, cells := m.decoder.q, p.map4.cells()
 	p.ask = question{g.Input(4 * maxPhrase * m.decoder.e), g.Input(4 * maxPhrase * trunkFeatures),
 		g.Input(4 * 3 * maxPhrase), g.Input(4 * maxPhrase), g.Input(4), g.Input(4)}
-	p.reply = reply{g.Keep(q * m.decoder.dm), g.Keep((maxPhrase + 1) * q), g.Keep(maxPhrase * cells), g.Keep(maxPhrase), g.Keep(q * cells)}
+	p.reply = reply{g.Keep(q * m.decoder.dm), g.Keep((maxPhrase + 1) * q), g.Keep(mapsAtOnce * cells), g.Keep(mapsAtOnce)}
+	// makeMaps makes the maps of the prompts from the given one on, of at most n.
+	makeMaps := func(first, n int) {
+		n = min(n, mapsAtOnce)
+		g.maps(p.reply.maps, p.reply.embedding, q, image.mask[4], p.reply.class.At(first*q), p.ask.prompts, n)
+		g.Do(kernel.Peaks{Dst: p.reply.peaks, A: p.reply.maps, Count: p.ask.prompts, T: n, H: p.map4.h, W: p.map4.w})
+	}
 	for i, n := range slots {
 		p.segments[i] = segment{g.Stage(), n}
-		m.segment(g, image, p.ask, p.reply, p.map4, n)
+		m.segment(g, image, p.ask, p.reply, n)
+		makeMaps(0, n)
 	}
-	p.proposals = g.Stage()
-	g.timesTo(p.reply.masks, p.reply.embedding, q, image.mask[4], kernel.ActSigmoid)
+	for first := 0; first < maxPhrase; first += mapsAtOnce {
+		p.maps = append(p.maps, g.Stage())
+		makeMaps(first, mapsAtOnce)
+	}
+	for first := 0; first < q; first += mapsAtOnce {
+		p.proposals = append(p.proposals, g.Stage())
+		g.timesTo(p.reply.maps, p.reply.embedding.At(first*m.decoder.dm), min(q-first, mapsAtOnce), image.mask[4], kernel.ActSigmoid)
+	}
 	p.paint = m.painter(g, p, w, h)
 	return p
 }
 
-// segment records the decoder and the second stage for n phrases.
-func (m *Model) segment(g graph, image imageMemory, in question, out reply, map4 grid, n int) {
+// segment records the decoder and the second stage for n phrases, up to what
+// maps are made of: S(t, p) = Σ_q P[q,t]·σ(m_q(p)).
+func (m *Model) segment(g graph, image imageMemory, in question, out reply, n int) {
 	q, e := m.decoder.q, m.decoder.e
 	p := m.decoder.run(g, image, in.embeddings, n, in.count, out.embedding)
 	a := g.dots(p.class, q, in.embeddings, n, e)
@@ -164,10 +183,6 @@ func (m *Model) segment(g graph, image imageMemory, in question, out reply, map4
 	g.Do(kernel.MatMul{Dst: void, A: p.class, B: g.Const(m.decoder.void), M: q, N: kernel.Panel, K: e})
 	g.Do(kernel.Classify{Dst: out.class, A: a, B: b, Coef: in.coef, Owner: in.owner, Void: void,
 		Q: q, S: n, T: n, LDVoid: kernel.Panel})
-
-	// S(t, p) = Σ_q P[q,t]·σ(m_q(p))
-	g.maps(out.maps, p.embedding, q, image.mask[4], out.class, in.prompts, n)
-	g.Do(kernel.Peaks{Dst: out.peaks, A: out.maps, Count: in.prompts, T: n, H: map4.h, W: map4.w})
 }
 
 // painter records the way from one map to the picture's own pixels.
@@ -203,6 +218,9 @@ func (p *Picture) Write(rgba []byte) error {
 	if len(rgba) != 4*p.Width*p.Height {
 		return ErrPixels
 	}
+	if err := p.keepLatest(); err != nil {
+		return err
+	}
 	return p.session.Write(p.pixels, rgba)
 }
 
@@ -210,6 +228,9 @@ func (p *Picture) Write(rgba []byte) error {
 func (p *Picture) Encode() error {
 	if p.session == nil {
 		return ErrPictureClosed
+	}
+	if err := p.keepLatest(); err != nil {
+		return err
 	}
 	if err := p.session.Run(0); err != nil {
 		return err
@@ -248,7 +269,8 @@ type Result struct {
 	Theta float32
 
 	picture *Picture
-	maps    []float32 // a map of H/4·W/4 for each prompt, nil while they are on the device
+	count   int       // of prompts
+	maps    []float32 // a map of H/4·W/4 for each prompt, nil while the device can make them
 	cells   int
 }
 
@@ -278,7 +300,7 @@ func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 	if err := p.run(p.segmentFor(len(phrases)), phrases, owner); err != nil {
 		return nil, err
 	}
-	r := &Result{picture: p, cells: p.map4.cells(), Theta: o.Threshold}
+	r := &Result{picture: p, count: len(prompts), cells: p.map4.cells(), Theta: o.Threshold}
 	p.latest = r
 	if r.Theta == 0 {
 		r.Theta = m.Config.Theta
@@ -287,8 +309,13 @@ func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 	if err := p.session.Read(p.reply.class, kernel.Bytes(class)); err != nil {
 		return nil, err
 	}
-	if err := p.session.Read(p.reply.peaks, kernel.Bytes(peaks)); err != nil {
-		return nil, err
+	for first := 0; first < len(prompts); first += mapsAtOnce {
+		if err := r.make(first); err != nil {
+			return nil, err
+		}
+		if err := p.session.Read(p.reply.peaks, kernel.Bytes(peaks[first:min(first+mapsAtOnce, len(prompts))])); err != nil {
+			return nil, err
+		}
 	}
 	presence := o.Presence
 	if presence == 0 {
@@ -356,12 +383,13 @@ func (p *Picture) run(s segment, phrases []*phrase, owner []int32) error {
 		data []byte
 	}{
 		{p.ask.embeddings, kernel.Bytes(embeddings)}, {p.ask.rows, kernel.Bytes(rows)}, {p.ask.coef, kernel.Bytes(coef)},
-		{p.ask.owner, intBytes(owners)}, {p.ask.count, intBytes([]int32{int32(1 + n)})}, {p.ask.prompts, intBytes([]int32{owner[n-1] + 1})},
+		{p.ask.owner, intBytes(owners)}, {p.ask.count, intBytes([]int32{int32(1 + n)})}, {p.ask.prompts, intBytes([]int32{min(owner[n-1]+1, mapsAtOnce)})},
 	} {
 		if err := p.session.Write(in.view, in.data); err != nil {
 			return err
 		}
 	}
+	p.chunk = 0
 	return p.session.Run(s.stage)
 }
 
@@ -371,9 +399,39 @@ func (p *Picture) keepLatest() error {
 	if r == nil {
 		return nil
 	}
-	p.latest = nil
-	r.maps = make([]float32, len(r.Prompts)*r.cells)
-	return p.session.Read(p.reply.maps, kernel.Bytes(r.maps))
+	all := make([]float32, len(r.Prompts)*r.cells)
+	for i := range r.Prompts {
+		if err := r.read(i, all[i*r.cells:(i+1)*r.cells]); err != nil {
+			return err
+		}
+	}
+	p.latest, r.maps = nil, all
+	return nil
+}
+
+// make sees to it that the device has the map of prompt i of the latest result.
+func (r *Result) make(i int) error {
+	p, chunk := r.picture, i/mapsAtOnce
+	if p.chunk == chunk {
+		return nil
+	}
+	p.chunk = -1
+	if err := p.session.Write(p.ask.prompts, intBytes([]int32{int32(min(r.count-chunk*mapsAtOnce, mapsAtOnce))})); err != nil {
+		return err
+	}
+	if err := p.session.Run(p.maps[chunk]); err != nil {
+		return err
+	}
+	p.chunk = chunk
+	return nil
+}
+
+// read copies prompt i's map of the latest result.
+func (r *Result) read(i int, dst []float32) error {
+	if err := r.make(i); err != nil {
+		return err
+	}
+	return r.picture.session.Read(r.picture.reply.maps.At(i%mapsAtOnce*r.cells), kernel.Bytes(dst))
 }
 
 // Release says that nobody will ask for masks or maps any more, which saves
@@ -399,7 +457,7 @@ func (r *Result) Map(i int) (s []float32, columns int) {
 	s = make([]float32, r.cells)
 	if r.maps != nil {
 		copy(s, r.maps[i*r.cells:])
-	} else if r.picture.latest != r || r.picture.session.Read(r.picture.reply.maps.At(i*r.cells), kernel.Bytes(s)) != nil {
+	} else if r.picture.latest != r || r.read(i, s) != nil {
 		s = nil
 	}
 	return s, r.picture.map4.w

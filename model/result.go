@@ -81,16 +81,18 @@ func (p *Picture) Proposals(each func(mask []byte) error) error {
 		return ErrNotEncoded
 	}
 	q, cells := p.model.decoder.q, p.map4.cells()
-	masks := make([]float32, q*cells)
-	if err := p.session.Run(p.proposals); err != nil {
-		return err
-	}
-	if err := p.session.Read(p.reply.masks, kernel.Bytes(masks)); err != nil {
-		return err
-	}
-	mask := make([]byte, p.Width*p.Height)
+	masks, mask := make([]float32, mapsAtOnce*cells), make([]byte, p.Width*p.Height)
 	for i := range q {
-		if err := p.paintMap(1, masks[i*cells:(i+1)*cells], 0.5); err != nil {
+		if i%mapsAtOnce == 0 {
+			p.chunk = -1 // they take the place of maps
+			if err := p.session.Run(p.proposals[i/mapsAtOnce]); err != nil {
+				return err
+			}
+			if err := p.session.Read(p.reply.maps, kernel.Bytes(masks)); err != nil {
+				return err
+			}
+		}
+		if err := p.paintMap(1, masks[i%mapsAtOnce*cells:][:cells], 0.5); err != nil {
 			return err
 		}
 		if err := p.session.Read(p.paint.mask, mask); err != nil {

@@ -27,7 +27,7 @@ func (l *loader) secondStage(c Config) secondStage {
 	l.check("stage2.names", s.rows, s.e)
 	s.names = linear{in: s.e, out: s.rows}
 	s.names.weight = l.constants.Add(kernel.PackedLen(s.e, s.rows), func(dst []float32) {
-		w := make([]float32, s.rows*s.e)
+		w := l.floats(s.rows * s.e)
 		l.source.Read("stage2.names", w)
 		kernel.PackInto(dst, s.e, s.rows, func(k, n int) float32 { return w[n*s.e+k] / ridgeWidth })
 	})
@@ -41,7 +41,7 @@ func (l *loader) secondStage(c Config) secondStage {
 	s.center = l.vector("stage2.center", trunkFeatures)
 	l.check("stage2.trained", s.known, s.e)
 	s.trained = l.constants.Add(kernel.PackedLen(s.e, s.known), func(dst []float32) {
-		w := make([]float32, s.known*s.e)
+		w := l.floats(s.known * s.e)
 		l.source.Read("stage2.trained", w)
 		for i := range s.known {
 			normalise(w[i*s.e : (i+1)*s.e])

@@ -39,7 +39,7 @@ func (l *loader) trunk() trunk {
 	}
 	l.check("trunk.stem.weight", stemChannels, 3, 3, 3)
 	t.stem.weight = l.constants.Add(kernel.PackedLen(3*3*rgbx, stemChannels), func(dst []float32) {
-		w := make([]float32, stemChannels*3*3*3)
+		w := l.floats(stemChannels * 3 * 3 * 3)
 		l.source.Read("trunk.stem.weight", w)
 		kernel.PackInto(dst, 3*3*rgbx, stemChannels, func(k, n int) float32 {
 			tap, c := k/rgbx, k%rgbx

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"runtime"
 	"syscall/js"
+	"unsafe"
 
 	"github.com/pmp-seg/pmp/kernel"
 	"github.com/pmp-seg/pmp/kernel/scalar"
@@ -19,6 +20,7 @@ var (
 	manifest *weights.Manifest
 	engine   *model.Model
 	pictures = map[int]*picture{}
+	rooms    = map[string][]byte{} // of files that are on their way
 	lastID   int
 )
 
@@ -42,6 +44,7 @@ var (
 	errNoPicture  = errors.New("this picture is closed; encode it again")
 	errNoResult   = errors.New("there is no result for this picture yet; segment it first")
 	errNoManifest = errors.New("the manifest must be opened before anything else")
+	errNoFile     = errors.New("the manifest does not list this file, or it has no room yet")
 	errPrecision  = errors.New("there is no such precision; take \"int8\" or \"f32\"")
 	errNoSIMD     = errors.New("this browser cannot run the SIMD kernels; take device \"auto\"")
 )
@@ -62,6 +65,7 @@ func open(args []js.Value) (any, error) {
 		return nil, err
 	}
 	manifest = m
+	clear(rooms)
 	files := make([]any, len(m.Files))
 	for i, f := range m.Files {
 		files[i] = map[string]any{"name": f.Name, "size": f.Size, "sha256": hex(f.SHA256[:])}
@@ -69,12 +73,38 @@ func open(args []js.Value) (any, error) {
 	return files, nil
 }
 
-// add(name, data Uint8Array) checks one file and keeps it.
+// room(name) → address reserves memory for one of the files. The worker writes
+// the file there as it arrives, so that no second copy of it is made.
+func room(args []js.Value) (any, error) {
+	if manifest == nil {
+		return nil, errNoManifest
+	}
+	name := args[0].String()
+	if rooms[name] == nil {
+		f, ok := manifest.File(name)
+		if !ok {
+			return nil, errNoFile
+		}
+		rooms[name] = make([]byte, f.Size)
+	}
+	return int(uintptr(unsafe.Pointer(unsafe.SliceData(rooms[name])))), nil
+}
+
+// add(name) checks a file that was written to its room, and keeps it. The room
+// of a file that is refused can be written again.
 func add(args []js.Value) (any, error) {
 	if manifest == nil {
 		return nil, errNoManifest
 	}
-	return true, manifest.Add(args[0].String(), bytesOf(args[1]))
+	name := args[0].String()
+	if rooms[name] == nil {
+		return nil, errNoFile
+	}
+	if err := manifest.Add(name, rooms[name]); err != nil {
+		return nil, err
+	}
+	delete(rooms, name)
+	return true, nil
 }
 
 // kernels() → Uint8Array or null: the module of kernels that the worker needs to

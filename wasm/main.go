@@ -10,6 +10,7 @@ package main
 
 import (
 	"errors"
+	"runtime/debug"
 	"syscall/js"
 
 	"github.com/pmp-seg/pmp/kernel"
@@ -27,11 +28,15 @@ const (
 )
 
 func main() {
+	// A browser never gets memory back from Go, so what a picture or the weights
+	// leave behind is collected early; the engine makes little garbage otherwise.
+	debug.SetGCPercent(10)
 	host := js.Global().Get("pmpHost")
 	export := func(name, code string, f func(args []js.Value) (any, error)) {
 		host.Set(name, js.FuncOf(func(_ js.Value, args []js.Value) any { return guarded(code, f, args) }))
 	}
 	export("open", codeFormat, open)
+	export("room", codeFormat, room)
 	export("add", codeIntegrity, add)
 	export("kernels", codeInternal, kernels)
 	export("load", codeFormat, load)

@@ -453,17 +453,17 @@ test("two threads on many pictures", async () => {
   const image = await strip();
   await withOwn({ threads: 2 }, async (seg) => {
     let want, memory;
-    for (let i = 0; i < 60; i++) {
+    for (let i = 0; i < 160; i++) {
       const picture = await seg.encode(image);
       const answer = JSON.stringify(facts(await picture.segment(["cat", "sofa"], { threshold: 0.2 })));
       picture.close();
       want ??= answer;
       check(answer === want, `picture ${i}: ${answer}, want ${want}`);
-      await picture.segment(["cat"]).catch(() => {});
-      if (i === 9) memory = seg.report().memory;
+      // Go's heap comes to its full size after some 80 of these.
+      if (i === 99) memory = seg.report().memory;
     }
     same(seg.report().memory.kernels, memory.kernels, "bytes of the kernels");
-    check(seg.report().memory.engine <= 1.1 * memory.engine, `bytes of the engine: ${seg.report().memory.engine}, first ${memory.engine}`);
+    check(seg.report().memory.engine <= 1.03 * memory.engine, `bytes of the engine: ${seg.report().memory.engine}, after 100 pictures ${memory.engine}`);
   });
 }, isolated);
 
@@ -482,19 +482,26 @@ test("idle threads use no processor", async () => {
 }, isolated);
 
 test("close ends the threads", async () => {
-  await segmenter();
-  const count = async () => Object.keys(await workerThreads()).length;
-  const before = await count();
+  const { threads } = (await segmenter()).report();
+  // Browsers have workers of their own, in other processes: those where ours are count.
+  const count = async (process) => Object.keys(await workerThreads()).filter((id) => id.startsWith(process)).length;
+  const processOf = (id) => id.slice(0, id.indexOf("/task"));
+  const old = await workerThreads();
   const many = await Promise.all([1, 2, 3].map(() => Segmenter.load()));
   const picture = await many[0].encode(await strip());
-  check((await count()) >= before + 3 * many[0].report().threads, `threads of three more: ${await count()}, before ${before}`);
+  const more = Object.keys(await workerThreads()).filter((id) => !(id in old));
+  const process = more.map(processOf).sort((a, b) => more.filter((id) => processOf(id) === b).length - more.filter((id) => processOf(id) === a).length)[0];
+  const before = await count(process);
+  check(before >= 4 * threads, `threads of four: ${before}`);
   const busy = picture.segment(["cat"]).catch(() => {});
   many.forEach((s) => s.close());
   await busy;
   let left;
-  // Firefox keeps threads for half a minute in case that a page wants others.
-  for (let i = 0; i < 100 && (left = await count()) > before; i++) await pause(500);
-  check(left <= before, `threads: ${left} are left, ${before} were before`);
+  const start = performance.now();
+  // Chromium takes seconds to end workers that sleep.
+  while ((left = await count(process)) > before - 3 * threads && performance.now() - start < 50_000) await pause(200);
+  check(left <= before - 3 * threads, `threads: ${left} are left of ${before}`);
+  return { ended: performance.now() - start };
 }, isolated);
 
 for (const [name, pattern] of [["nothreads", /did not start/], ["deafthreads", /did not start.*answer/]]) {

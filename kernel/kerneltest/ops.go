@@ -291,6 +291,20 @@ func attention(s *suite) {
 			return mask
 		})
 	}
+	// More queries and keys than a device takes at a time.
+	for _, nk := range []int{4096, 4100, 9004} {
+		try(shape("masked, many keys ", nk), kernel.Attention{NQ: 50, NK: nk, D: 16, Heads: 2, Scale: 4}, 0, func(t *trial) []float32 {
+			mask := t.numbers(50 * nk)
+			for j := range nk {
+				mask[j] = -1                         // nothing left
+				mask[nk+j] = float32(100 - j)        // the first ones left
+				mask[2*nk+j] = float32(j - nk + 100) // the last ones left
+				mask[49*nk+j] = 0
+			}
+			return mask
+		})
+		try(shape("many keys ", nk), kernel.Attention{NQ: 2, NK: nk, D: 16, Heads: 1, Scale: 4}, nk-3, nil)
+	}
 	try("large scores", kernel.Attention{NQ: 8, NK: 40, D: 16, Heads: 2, Scale: 30}, 0, nil)
 	try("image", kernel.Attention{NQ: 48, NK: 4096, D: 128, Heads: 8, Scale: 0.25}, 0, func(t *trial) []float32 { return t.numbers(48 * 4096) })
 	try("self", kernel.Attention{NQ: 256, NK: 256, D: 128, Heads: 8, Scale: 0.25, LDQ: 384}, 0, nil)
@@ -364,7 +378,7 @@ func classify(s *suite) {
 }
 
 func picture(s *suite) {
-	for _, l := range [][4]int{{1, 1, 1, 1}, {3, 5, 7, 4}, {40, 30, 12, 16}, {16, 16, 16, 16}, {9, 300, 9, 64}} {
+	for _, l := range [][4]int{{1, 1, 1, 1}, {3, 5, 7, 4}, {40, 30, 12, 16}, {16, 16, 16, 16}, {9, 300, 9, 64}, {2, 3, 5, 101}, {5, 16000, 1, 4}, {3, 9000, 2, 3000}} {
 		hi, wi, h, w := l[0], l[1], l[2], l[3]
 		y, x := kernel.Taps(hi, h), kernel.Taps(wi, w)
 		tol := tolerance{abs: float64(y.Size*x.Size+8) * 2 * epsilon}

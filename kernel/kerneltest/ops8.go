@@ -199,22 +199,26 @@ func convBytes(s *suite) {
 }
 
 func depthwiseBytes(s *suite) {
-	for _, side := range []int{1, 3, 4, 9, 64} {
-		for _, stride := range []int{1, 2} {
-			s.try(shape("side ", side, " stride ", stride), tolerance{abs: 1}, func(t *trial) []kernel.Op {
-				const c = 40
-				w, bias := t.numbers(9*c), t.numbers(c)
-				for i := range w {
-					w[i] *= 30
-				}
-				for i := range bias {
-					bias[i] = 50 + 50*bias[i]
-				}
-				o := same8(side, side, 16, 3, stride)
-				return one(kernel.Depthwise{Dst: t.outBytes(o.H * o.W * c), A: t.in(side * side * c), B: t.floats(w), Bias: t.floats(bias),
-					H: o.H, W: o.W, HI: side, WI: side, C: c, Size: 3, Stride: stride, Pad: o.Pad, Bytes: true})
-			})
+	try := func(side, width, c, size, stride int) {
+		s.try(shape("map ", side, width, c, " size ", size, " stride ", stride), tolerance{abs: 1}, func(t *trial) []kernel.Op {
+			w, bias := t.numbers(size*size*c), t.numbers(c)
+			for i := range w {
+				w[i] *= 30
+			}
+			for i := range bias {
+				bias[i] = 50 + 50*bias[i]
+			}
+			o := same8(side, width, 16, size, stride)
+			return one(kernel.Depthwise{Dst: t.outBytes(o.H * o.W * c), A: t.in(side * width * c), B: t.floats(w), Bias: t.floats(bias),
+				H: o.H, W: o.W, HI: side, WI: width, C: c, Size: size, Stride: stride, Pad: o.Pad, Bytes: true})
+		})
+	}
+	for _, stride := range []int{1, 2} {
+		for _, side := range []int{1, 3, 4, 9, 64} {
+			try(side, side, 40, 3, stride)
 		}
+		try(2, 61, kernel.MaxK8, 3, stride) // rows too long for a device to take whole
+		try(2, 61, kernel.MaxK8, 5, stride)
 	}
 }
 
@@ -309,7 +313,9 @@ func residual8(s *suite) {
 					try("residual"+name, 16, 32, 16, same8(side, side, 32, size, stride), "A")
 				}
 			}
+			try(shape("odd rows, size ", size, " stride ", stride), 8, 16, 8, same8(5, 8, 16, size, stride), "other")
 			try(shape("most channels, size ", size, " stride ", stride), kernel.MaxK8/4, kernel.MaxK8/2, 8, same8(3, 7, kernel.MaxK8/2, size, stride), "")
+			try(shape("most channels in wide rows, size ", size, " stride ", stride), 8, kernel.MaxK8/2, 8, same8(2, 41, kernel.MaxK8/2, size, stride), "")
 			try(shape("too wide, size ", size, " stride ", stride), 8, 320, 8, same8(3, 801, 320, size, stride), "other")
 		}
 	}

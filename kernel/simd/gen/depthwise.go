@@ -164,8 +164,10 @@ func (k *kernels) depthwise() *Func {
 	right.Set(Int(0).Select(right.DivU(Stride).Plus(1), right.LessS(Int(0))).Min(W))
 	f.If(right.LessS(left.Plus(columns)), func() { right.Set(left) })
 
-	// What becomes bytes is made in scratch first, a row at a time.
+	// What becomes bytes is made in scratch first, as much of a row as there is
+	// room for.
 	bytes := f.Let(W.Mul(C).ShlI(Int(0).Select(Int(2), Bytes)))
+	block := f.Let(Int(scratchSize).DivU(pixel).And(-columns).Min(W).Select(W, Bytes))
 	from, to := k.part(f, H, 1)
 	next(f, from.Mul(bytes), dst)
 	f.For(from, to, 1, func(y I32) {
@@ -175,48 +177,58 @@ func (k *kernels) depthwise() *Func {
 		bottom := f.Let(HI.Sub(y0).Min(Size))
 		rowA := f.Let(a.Add(y0.Add(top).Mul(nextRow)))
 		rowB := f.Let(b.Add(top.Mul(nextWeights)))
-		out := f.Let(k.scratch.Get().Select(dst, Bytes))
-		d := depthwiseArgs{dst: out, a: rowA, b: rowB, bias: bias, rows: f.Let(bottom.Sub(top)),
-			pixel: pixel, nextRow: nextRow, act: act}
+		begin := f.Let(Int(0))
+		f.While(begin.LessS(W), func() {
+			end := f.Let(begin.Add(block).Min(W))
+			left := f.Let(left.Max(begin).Min(end))
+			right := f.Let(right.Min(end))
+			f.If(right.LessS(left.Plus(columns)), func() { right.Set(left) })
+			out := f.Let(k.scratch.Get().Sub(begin.Mul(pixel)).Select(dst, Bytes))
+			d := depthwiseArgs{dst: out, a: rowA, b: rowB, bias: bias, rows: f.Let(bottom.Sub(top)),
+				pixel: pixel, nextRow: nextRow, act: act}
 
-		f.If(left.LessS(right), func() {
-			f.For(Int(0), pixel, channelBytes, func(c I32) {
-				d := d
-				d.dst = out.Add(left.Mul(pixel)).Add(c)
-				d.a = rowA.Add(left.Mul(Stride).Sub(Pad).Mul(pixel)).Add(c)
-				d.b = rowB.Add(c)
-				d.bias = bias.Add(c).Select(Int(0), bias)
-				d.width = right.Sub(left)
-				d.channels = f.Let(pixel.Sub(c)).Min(Int(channelBytes))
-				call := func(size, stride int) func() {
-					return func() { f.Call(strips[[2]int{size, stride}], d.values()...) }
-				}
-				f.If(Size.Eq(Int(3)), func() {
-					f.If(Stride.Eq(Int(1)), call(3, 1), call(3, 2))
-				}, func() {
-					f.If(Stride.Eq(Int(1)), call(5, 1), call(5, 2))
+			f.If(left.LessS(right), func() {
+				f.For(Int(0), pixel, channelBytes, func(c I32) {
+					d := d
+					d.dst = out.Add(left.Mul(pixel)).Add(c)
+					d.a = rowA.Add(left.Mul(Stride).Sub(Pad).Mul(pixel)).Add(c)
+					d.b = rowB.Add(c)
+					d.bias = bias.Add(c).Select(Int(0), bias)
+					d.width = right.Sub(left)
+					d.channels = f.Let(pixel.Sub(c)).Min(Int(channelBytes))
+					call := func(size, stride int) func() {
+						return func() { f.Call(strips[[2]int{size, stride}], d.values()...) }
+					}
+					f.If(Size.Eq(Int(3)), func() {
+						f.If(Stride.Eq(Int(1)), call(3, 1), call(3, 2))
+					}, func() {
+						f.If(Stride.Eq(Int(1)), call(5, 1), call(5, 2))
+					})
 				})
 			})
-		})
-		f.For(Int(0), W, 1, func(x I32) {
-			f.If(x.Eq(left), func() { x.Set(right) })
-			f.If(x.LessS(W), func() {
-				d := d
-				x0 := f.Let(x.Mul(Stride).Sub(Pad))
-				first := f.Let(Int(0).Sub(x0).Max(Int(0)))
-				last := f.Let(WI.Sub(x0).Min(Size))
-				d.dst = out.Add(x.Mul(pixel))
-				d.a = rowA.Add(x0.Add(first).Mul(pixel))
-				d.b = rowB.Add(first.Mul(pixel))
-				d.width = last.Sub(first)
-				d.channels = pixel
-				f.Call(edge, d.values(nextWeights)...)
+			f.For(begin, end, 1, func(x I32) {
+				f.If(x.Eq(left), func() { x.Set(right) })
+				f.If(x.LessS(end), func() {
+					d := d
+					x0 := f.Let(x.Mul(Stride).Sub(Pad))
+					first := f.Let(Int(0).Sub(x0).Max(Int(0)))
+					last := f.Let(WI.Sub(x0).Min(Size))
+					d.dst = out.Add(x.Mul(pixel))
+					d.a = rowA.Add(x0.Add(first).Mul(pixel))
+					d.b = rowB.Add(first.Mul(pixel))
+					d.width = last.Sub(first)
+					d.channels = pixel
+					f.Call(edge, d.values(nextWeights)...)
+				})
 			})
+			f.If(Bytes, func() {
+				f.Call(k.roundRow, dst.Add(begin.Mul(C)), k.scratch.Get(), end.Sub(begin).Mul(C))
+			})
+			begin.Set(end)
 		})
 		f.If(Int(int(kernel.ActReLU6)).LessU(act), func() {
 			f.Call(k.activateRow, dst, dst, W.Mul(C), act)
 		})
-		f.If(Bytes, func() { f.Call(k.roundRow, dst, out, W.Mul(C)) })
 		next(f, bytes, dst)
 	})
 	return f

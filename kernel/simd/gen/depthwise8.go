@@ -34,6 +34,14 @@ func (d *deepArgs) each() []*I32 {
 		&d.constants, &d.channels, &d.width, &d.table}
 }
 
+func (d deepArgs) values() []value {
+	var args []value
+	for _, p := range d.each() {
+		args = append(args, *p)
+	}
+	return args
+}
+
 // tableBytes is room for the taps of four channels as dots take them.
 const tableBytes = 5 * 3 * 2 * 16
 

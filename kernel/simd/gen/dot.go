@@ -1,7 +1,7 @@
 package main
 
-// What the ops on bytes need beyond the instructions of value.go, and the
-// product that they share.
+// What the ops on bytes need beyond the instructions of value.go, and the tile
+// of sums that their products share.
 
 // Pair64 loads eight bytes into both halves. Load8S and Load8U load eight
 // bytes that become i16s, with or without sign.
@@ -12,6 +12,11 @@ func (x I32) Load8U(offset int) V128 { return V128{op(memory(simd(0x02), offset)
 // LowU and HighU are the first or the last eight bytes as i16.
 func (x V128) LowU() V128  { return V128{op(simd(0x89), x)} }
 func (x V128) HighU() V128 { return V128{op(simd(0x8a), x)} }
+
+// LowInts and HighInts are the first or the last four i16s, which are not below
+// 0, as i32s.
+func (x V128) LowInts() V128  { return V128{op(simd(0xa9), x)} }
+func (x V128) HighInts() V128 { return V128{op(simd(0xaa), x)} }
 
 // SubI subtracts i32s. NarrowI makes i16s of the i32s of x and y, and NarrowU
 // unsigned bytes of their i16s; both saturate. MinU compares unsigned bytes.
@@ -44,12 +49,9 @@ func (x V128) zip(y V128, width, from int) V128 {
 	return V128{op(code, x, y)}
 }
 
-// StoreHalf stores the first or the last eight bytes of x, StoreQuarter four.
+// StoreHalf stores the first or the last eight bytes of x.
 func (f *Func) StoreHalf(p I32, offset int, x V128, half int) {
 	f.emit(op(append(memory(simd(0x5b), offset), byte(half)), p, x).code)
-}
-func (f *Func) StoreQuarter(p I32, offset int, x V128, quarter int) {
-	f.emit(op(append(memory(simd(0x5a), offset), byte(quarter)), p, x).code)
 }
 
 // dot is sum plus, in each lane, the products of four int8 weights with four
@@ -97,7 +99,7 @@ func (k *kernels) tiles(f *Func, count I32, heights []int, tile func(height int)
 }
 
 // OrI is the bits of both, and the logical or of comparisons; Or is OrI with a
-// constant. ShlI shifts by an expression. MinU and MaxU are for addresses.
+// constant. ShlI shifts by an expression. MinU is for addresses.
 func (x I32) OrI(y I32) I32  { return I32{op([]byte{0x72}, x, y)} }
 func (x I32) Or(n int) I32   { return x.OrI(Int(n)) }
 func (x I32) ShlI(y I32) I32 { return I32{op([]byte{0x74}, x, y)} }

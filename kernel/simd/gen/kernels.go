@@ -22,9 +22,9 @@ type kernels struct {
 	thread, threads, scratch Global
 
 	// Only with threads: the number of the part of an op that this thread
-	// works on, of how many, and the barrier.
-	number, parts Global
-	meet          *Func
+	// works on, of how many, how long it waits awake, and the barrier.
+	number, parts, patience Global
+	meet                    *Func
 
 	strip        *Func
 	activateRow  *Func
@@ -89,7 +89,7 @@ func (k *kernels) begin() {
 	scratch := f.Param()
 	if k.options.Threads {
 		k.Constant("scratchStart", stateEnd)
-		k.thread, k.threads, k.number, k.parts = k.Global(), k.Global(), k.Global(), k.Global()
+		k.thread, k.threads, k.number, k.parts, k.patience = k.Global(), k.Global(), k.Global(), k.Global(), k.Global()
 		thread, threads := f.Param(), f.Param()
 		f.SetGlobal(k.thread, thread)
 		f.SetGlobal(k.threads, threads)

@@ -63,7 +63,8 @@ func (k *kernels) conv() *Func {
 	next(f, from.Mul(bytes), dst)
 	next(f, from.Mul(WP).Mul(C).Mul(Stride).Shl(2), a)
 	f.Repeat(f.Let(to.Sub(from)), func() {
-		f.For(Int(0), W, 0, func(x I32) {
+		x := f.Let(Int(0))
+		f.While(x.LessS(W), func() {
 			count := f.Let(W.Sub(x).Min(block))
 			sums := f.Let(k.scratch.Get().Select(dst, Bytes))
 			k.callStrip(f, stripArgs{

@@ -189,7 +189,8 @@ func (k *kernels) matMul8() *Func {
 	nextC := f.Let(N.Shl(2))
 	weights := f.Let(b.Add(N.Times(12)))
 
-	row, column := k.share(f, M, N, kernel.Panel)
+	const unit = 12 // of rows, for tiles of six and of four
+	row, column := k.share(f, M, N, unit)
 	next(f, row.Mul(ldd).Add(column.ShrU(3).Mul(nextD)), dst)
 	next(f, row.Mul(K), a)
 	next(f, column.Mul(K), weights)
@@ -197,7 +198,6 @@ func (k *kernels) matMul8() *Func {
 	f.If(rows, func() { next(f, row.Shl(3), rows) })
 	f.If(res, func() { next(f, row.Mul(ldr).Add(column.Shl(2)), res) })
 
-	const unit = 12 // of rows, for tiles of six and of four
 	block := f.Let(Int(blockBytes).DivU(K.Add(N.ShlI(size))).DivU(Int(unit)).Max(Int(1)).Times(unit))
 	f.While(Int(0).LessS(M), func() {
 		count := f.Let(M.Min(block))

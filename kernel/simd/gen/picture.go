@@ -30,34 +30,82 @@ func (k *kernels) picture() *Func {
 }
 
 // pictureRow makes pictureRow(dst, src, tapsY, tapsX, w, nextRow, nextTap).
-// A pixel's four bytes are the four lanes of one vector.
+// A pixel's four bytes are the four lanes of one vector. Some outputs at a time,
+// what they see of the source is added up from top to bottom first, so that each
+// of its bytes is unpacked about twice, and the sums then from left to right.
 func (k *kernels) pictureRow() *Func {
 	f := k.Func("")
 	dst, src, tapsY, tapsX, W, nextRow, nextTap := f.Param(), f.Param(), f.Param(), f.Param(), f.Param(), f.Param(), f.Param()
-	firstY, countY := taps(tapsY)
+	firstY, rows := taps(tapsY)
 	src.Set(src.Add(firstY.Mul(nextRow)))
-	rows := f.Let(countY)
-	f.Repeat(W, func() {
-		firstX, countX := taps(tapsX)
-		column := f.Let(src.Add(firstX.Shl(2)))
-		width := f.Let(countX.Shl(2))
-		wy := f.Let(tapsY)
-		total := f.LetV(f.Splat(0))
+	line := f.Let(k.scratch.Get())
+
+	// column adds up pixels side by side at p to vectors at to.
+	column := func(pixels int, p, to I32) {
+		sums := make([]V128, pixels)
+		for i := range sums {
+			sums[i] = f.LetV(f.Splat(0))
+		}
+		q, wy := f.Let(p), f.Let(tapsY.Plus(tapWeights))
 		f.Repeat(f.Let(rows), func() {
-			p, wx := f.Let(column), f.Let(tapsX)
-			line := f.LetV(f.Splat(0))
-			f.Walk(p, f.Let(p.Add(width)), 4, func() {
-				line.Set(k.madd(p.Word(0).BytesToInts().IntsToFloats(), wx.Splat32(tapWeights), line))
+			// Where nothing is resized, every second weight is 0.
+			f.If(wy.I32(0), func() {
+				weight := f.LetV(wy.Splat32(0))
+				add := func(i int, ints V128) { sums[i].Set(k.madd(ints.IntsToFloats(), weight, sums[i])) }
+				if pixels == 1 {
+					add(0, q.Word(0).BytesToInts())
+					return
+				}
+				x := f.LetV(q.V128(0))
+				low, high := f.LetV(x.LowU()), f.LetV(x.HighU())
+				add(0, low.LowInts())
+				add(1, low.HighInts())
+				add(2, high.LowInts())
+				add(3, high.HighInts())
+			})
+			wy.Inc(4)
+			next(f, nextRow, q)
+		})
+		for i, sum := range sums {
+			f.StoreV(to, 16*i, sum)
+		}
+	}
+
+	// What span pixels take as vectors must fit in scratch.
+	block := f.Let(Int(scratchSize / 16).DivU(nextTap.Plus(-tapWeights).ShrU(2)).Plus(-2).Min(Int(pictureBlock)).Max(Int(1)))
+	f.While(W, func() {
+		count := f.Let(W.Min(block))
+		first, _ := taps(tapsX)
+		first = f.Let(first)
+		last, n := taps(f.Let(tapsX.Add(count.Plus(-1).Mul(nextTap))))
+		span := f.Let(last.Add(n).Sub(first))
+		p := f.Let(src.Add(first.Shl(2)))
+		f.If(span.LessS(Int(4)), func() {
+			f.For(Int(0), span, 1, func(x I32) { column(1, p.Add(x.Shl(2)), f.Let(line.Add(x.Shl(4)))) })
+		}, func() {
+			// The last four may overlap the ones before.
+			f.For(Int(0), span, 4, func(x I32) {
+				at := f.Let(x.Min(span.Plus(-4)))
+				column(4, p.Add(at.Shl(2)), f.Let(line.Add(at.Shl(4))))
+			})
+		})
+		f.Repeat(f.Let(count), func() {
+			x, n := taps(tapsX)
+			at := f.Let(line.Add(x.Sub(first).Shl(4)))
+			wx, total := f.Let(tapsX), f.LetV(f.Splat(0))
+			f.Walk(at, f.Let(at.Add(n.Shl(4))), 16, func() {
+				total.Set(k.madd(at.V128(0), wx.Splat32(tapWeights), total))
 				wx.Inc(4)
 			})
-			total.Set(k.madd(line, wy.Splat32(tapWeights), total))
-			wy.Inc(4)
-			column.Set(column.Add(nextRow))
+			colour := total.Sub(f.Splat(127)).Mul(f.Splat(1.0 / 128))
+			f.StoreV(dst, 0, colour.And(Bits(0xffffffff, 0xffffffff, 0xffffffff, 0)))
+			dst.Inc(16)
+			next(f, nextTap, tapsX)
 		})
-		colour := total.Sub(f.Splat(127)).Mul(f.Splat(1.0 / 128))
-		f.StoreV(dst, 0, colour.And(Bits(0xffffffff, 0xffffffff, 0xffffffff, 0)))
-		dst.Inc(16)
-		tapsX.Set(tapsX.Add(nextTap))
+		W.Set(W.Sub(count))
 	})
 	return f
 }
+
+// pictureBlock is how many outputs are made at a time.
+const pictureBlock = 32

@@ -26,11 +26,12 @@ const spareParts = 4
 // one: every part starts with work that others do too.
 var undivided = []kernel.Kind{kernel.KindAttention, kernel.KindResidual8, kernel.KindMaps}
 
-// spins is how often a thread looks before it sleeps, about 20 µs: longer
-// than parts of an op differ on cores of one's own, shorter than what a
-// thread that shares its core loses by it. A barrier that only spins stands
-// still for seconds when threads outnumber cores.
-const spins = 20_000
+// A thread looks this often before it sleeps, at the least and at the most,
+// about 20 µs and 1 ms. Twice as often after it did not need to sleep, and a
+// quarter as often after it did: with a core of its own a thread is faster if
+// it waits awake, but where threads share one it holds up those that it waits
+// for. A barrier that only spins stands still for seconds then.
+const leastSpins, mostSpins = 20_000, 1_000_000
 
 // makeMeet makes meet(), which returns when all threads have called it. It
 // traps, on every thread, once fail has been called.
@@ -50,9 +51,12 @@ func (k *kernels) makeMeet() *Func {
 		// Who counts as a sleeper later finds that the turn has changed.
 		f.If(base.Atomic(wordSleepers), func() { f.Notify(base, wordTurn) })
 	}, func() {
-		left := f.Let(Int(spins))
+		patience := f.Let(k.patience.Get().Max(Int(leastSpins)))
+		left := f.Let(patience)
 		f.While(waiting.AndI(Int(0).LessS(left)), func() { left.Inc(-1) })
+		f.SetGlobal(k.patience, patience.Shl(1).Min(Int(mostSpins)))
 		f.If(waiting, func() {
+			f.SetGlobal(k.patience, patience.ShrU(2))
 			f.AtomicAdd(base, wordSleepers, 1)
 			f.While(waiting, func() { f.Wait(base, wordTurn, turn) })
 			f.AtomicAdd(base, wordSleepers, -1)

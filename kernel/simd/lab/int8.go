@@ -6,6 +6,36 @@ import (
 	"github.com/pmp-seg/pmp/kernel"
 )
 
+// The ops on bytes, as the head of main.go has it for those on float32s: the
+// best GOP/s seen on one core of an Intel Xeon (model 167, with AVX-VNNI),
+// November 2026. The ceiling is two dots of 16 products in each cycle.
+//
+//	                                   Chromium 156      Firefox 153   wazero 1.12
+//	                                  plain   relaxed     relaxed
+//	ceiling                                     240
+//	matmul8 48x512 -> 128               77      230         100           18
+//	matmul8 256x672 -> 192              84      240          98           17
+//	matmul8 1024x672 -> 112             82      228          94           15
+//	matmul8 1024x112 -> 672 bytes       76      205          90           15
+//	matmul8 16384x144 -> 24             67      189          80           16
+//	matmul8 65536x16 -> 96 bytes        41       96          52           11   (the end of a sum takes longer than the sum)
+//	depthwise8 3x3 s1 128x128x144       30       53          35           22
+//	depthwise8 5x5 s1 64x64x240         46       86          49           35
+//	residual8 256x256 16-96-24 s2       41       99          59           11
+//	residual8 128x128 24-144-24         50      131          70           16
+//	residual8 64x64 40-240-40 5x5       58      150          78           17
+//	residual8 32x32 112-672-112 5x5     69      188          94           18
+//	residual8 16x16 192-1152-192 5x5    80      200          99           18
+//	all residuals of the encode, ms     65       24          46          235
+//
+// What helped: four rows at a time in Quantize (16384x16: 0.50 to 0.09 ms); A as
+// i16s in memory without relaxed SIMD (64 to 75 GOP/s); depthwise and project
+// as one op after an expansion apart (32x32x672: 1.27 to 1.04 ms). What did not:
+// blocks of rows from 8 to 96 KiB, strips of columns that stay in the
+// first-level cache. Depthwise taps lie by columns of the window because then an
+// interleaved quad serves all columns and two rows; by rows it would take 18
+// unpacks, and not 8, for 24 dots.
+
 // sevenBits is a buffer of n bytes from 0 to 127.
 func sevenBits(p *kernel.Program, n int) kernel.View {
 	b := make([]byte, n)
