@@ -1,9 +1,10 @@
-// Times our engine against onnxruntime-web in one Chromium and prints a table; started by run.sh.
+// Times our engine beside onnxruntime-web and LiteRT.js in one Chromium, and prints a table or JSON; started by run.sh.
 //
-//   node bench.mjs --package DIR --onnx DIR --picture FILE --chromium PROGRAM [--rounds 15] [--write]
+//   node bench.mjs --package DIR --cache DIR --pictures DIR --chromium PROGRAM [--json] [--write] [--ops]
+//                  [--rounds 15] [--loads 3] [--only REGEXP]
 //
-// A small server gives out both engines, the page (bench.html) posts what it measured, and the browser is ended.
-// The page is not cross-origin isolated, so neither side can have threads.
+// A small server gives out the engines and the page (bench.html, page.js), which posts what it measured. First each engine
+// gets a browser of its own, several times, for its loading times and its memory; then all are timed in one page, in turns.
 import { execFileSync, spawn } from "node:child_process";
 import crypto from "node:crypto";
 import fs from "node:fs";
@@ -12,226 +13,287 @@ import os from "node:os";
 import path from "node:path";
 import zlib from "node:zlib";
 import { parseArgs } from "node:util";
+import { markdown, opsSummary, opsTable } from "./report.mjs";
 
 const here = import.meta.dirname;
 const { values: options } = parseArgs({ options: {
-  package: { type: "string" }, onnx: { type: "string" }, picture: { type: "string" }, chromium: { type: "string" },
-  rounds: { type: "string", default: "15" }, write: { type: "boolean" },
+  package: { type: "string" }, cache: { type: "string" }, pictures: { type: "string" }, chromium: { type: "string" },
+  rounds: { type: "string", default: "15" }, loads: { type: "string", default: "3" }, only: { type: "string", default: "." },
+  json: { type: "boolean" }, write: { type: "boolean" }, ops: { type: "boolean" },
 } });
-const LIMIT = 15 * 60e3; // ms until the browser is given up
-const folders = {
-  "/pmp/": options.package, "/onnx/": options.onnx, "/ort/": path.join(here, "node_modules/onnxruntime-web/dist"),
-};
-const TYPES = { ".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", ".json": "application/json" };
+const PICTURE = "astronaut.jpg";
+const WARM = 4; // rounds that are not counted
+const LIMIT = 20 * 60e3; // ms until a browser is given up
+const MIB = 1 << 20;
+const say = (text) => console.error(`bench: ${text}`);
 
-let browser, profile, finish;
-const result = new Promise((resolve) => (finish = resolve));
+// ------------------------------------------------------------------------------------------------------------ what runs
+
+const cores = os.availableParallelism();
+const cached = (name) => path.join(options.cache, name);
+const suffix = (precision) => (precision === "int8" ? "-int8" : "");
+
+/** All engines with all numbers of threads. The first is what the masks of the others are compared with. */
+function rows() {
+  const few = [...new Set([1, cores])], many = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32].filter((n) => n < cores);
+  const all = few.map((threads) => ({ engine: "pmp-f32", threads }));
+  for (const threads of [...many, cores]) all.push({ engine: "pmp-int8", threads });
+  for (const [peer, format] of [["onnxruntime", "onnx"], ["litert", "tflite"]]) {
+    for (const precision of ["f32", "int8"]) {
+      // Without its graphs an engine has no rows.
+      if (fs.existsSync(cached(`encode${suffix(precision)}.${format}`))) all.push(...few.map((threads) => ({ engine: `${peer}-${precision}`, threads })));
+    }
+  }
+  return all.filter(({ engine, threads }) => new RegExp(options.only).test(`${engine} ${threads}`));
+}
+
+// --------------------------------------------------------------------------------------------------------------- server
+
+const folders = {
+  "/pmp/": options.package, "/cache/": options.cache, "/pictures/": options.pictures,
+  "/ort/": path.join(here, "node_modules/onnxruntime-web/dist"), "/lite/": path.join(here, "node_modules/@litertjs"),
+};
+const OWN = ["bench.html", "page.js", "peer.js", "answer.js", "profile.js", "ceiling.js"];
+const TYPES = { ".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", ".json": "application/json" };
+/** Every file may be kept by the browser, since each browser begins with an empty profile. */
+const HEADERS = { "cross-origin-opener-policy": "same-origin", "cross-origin-embedder-policy": "require-corp", "cache-control": "max-age=3600" };
+
+let plan, finish;
 
 const server = http.createServer(async (request, response) => {
   const { pathname } = new URL(request.url, "http://localhost");
   if (request.method === "POST") {
     let body = "";
     for await (const part of request) body += part;
-    response.end();
-    if (pathname === "/progress") console.error(`bench: ${body}`);
-    if (pathname === "/result") finish(JSON.parse(body));
+    if (pathname === "/progress") say(JSON.parse(body));
+    response.end(pathname === "/result" ? JSON.stringify({ reload: finish(JSON.parse(body)) }) : "{}");
     return;
   }
-  if (pathname === "/cpu") return response.end(JSON.stringify(cpuTime()));
+  if (pathname === "/plan") {
+    response.writeHead(200, { ...HEADERS, "cache-control": "no-store" });
+    return response.end(JSON.stringify(plan));
+  }
   const folder = Object.keys(folders).find((f) => pathname.startsWith(f));
-  const file = folder ? path.join(folders[folder], pathname.slice(folder.length))
-    : pathname === "/picture" ? options.picture
-    : ["/bench.html", "/worker.js"].includes(pathname) ? path.join(here, pathname) : "";
+  const file = folder ? path.join(folders[folder], pathname.slice(folder.length)) : OWN.includes(pathname.slice(1)) ? path.join(here, pathname) : "";
   fs.readFile(file, (error, bytes) => {
-    response.writeHead(error ? 404 : 200, { "content-type": TYPES[path.extname(file)] ?? "application/octet-stream", "cache-control": "no-store" });
+    // A bundler would resolve this name; a worker has nothing that could.
+    if (pathname === "/lite/core/dist/index.js") bytes = bytes.toString().replace('"@litertjs/wasm-utils"', '"/lite/wasm-utils/dist/index.js"');
+    response.writeHead(error ? 404 : 200, { ...HEADERS, "content-type": TYPES[path.extname(file)] ?? "application/octet-stream" });
     response.end(error ? undefined : bytes);
   });
 });
 
-// ----------------------------------------------------------------------------------------------------- processor time
+// -------------------------------------------------------------------------------------------------------------- browser
 
-let workers = null; // the schedstat files of the page's worker threads
+const FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+  "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"];
+let stop = () => {}; // ends the browser that runs
 
-/** Milliseconds on a processor of the page's worker, or null where the system does not tell. */
-function cpuTime() {
+/**
+ * Starts a browser with an empty profile on what `work` plans, and ends it when the page has sent its result. With
+ * `again` the page is loaded twice. Returns the results, each with the most memory that its renderer had so far.
+ */
+async function browse(work, again = false) {
+  plan = work;
+  const profile = fs.mkdtempSync(path.join(os.tmpdir(), "pmp-bench-"));
+  const results = [];
+  let browser, timer;
   try {
-    workers ??= findWorkers();
-    return workers.length ? workers.reduce((sum, f) => sum + Number(fs.readFileSync(f, "utf8").split(" ")[0]), 0) / 1e6 : null;
-  } catch {
-    return null;
-  }
-}
-
-function findWorkers() {
-  const found = [];
-  for (const pid of fs.readdirSync("/proc").filter((n) => /^\d+$/.test(n))) {
-    try {
-      const command = fs.readFileSync(`/proc/${pid}/cmdline`, "utf8");
-      if (!command.includes("--type=renderer") || !ours(pid)) continue;
-      for (const tid of fs.readdirSync(`/proc/${pid}/task`)) {
-        const task = `/proc/${pid}/task/${tid}`;
-        if (fs.readFileSync(`${task}/comm`, "utf8").startsWith("DedicatedWorker")) found.push(`${task}/schedstat`);
-      }
-    } catch {
-      // A process may end while it is looked at.
-    }
-  }
-  return found;
-}
-
-/** Whether a process comes from the browser that was started here: processes stay in its group. */
-function ours(pid) {
-  const stat = fs.readFileSync(`/proc/${pid}/stat`, "utf8");
-  return Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[2]) === browser.pid;
-}
-
-// ------------------------------------------------------------------------------------------------------------- sizes
-
-/** Sum of brotli -11 sizes. Compressing onnxruntime takes half a minute, so sizes are kept by content. */
-function brotli(files) {
-  const cacheFile = path.join(here, ".cache", "brotli.json");
-  const cache = fs.existsSync(cacheFile) ? JSON.parse(fs.readFileSync(cacheFile)) : {};
-  let sum = 0;
-  for (const file of files) {
-    const bytes = fs.readFileSync(file);
-    const key = `${path.basename(file)} ${crypto.createHash("sha256").update(bytes).digest("hex").slice(0, 16)}`;
-    cache[key] ??= zlib.brotliCompressSync(bytes, { params: {
-      [zlib.constants.BROTLI_PARAM_QUALITY]: 11, [zlib.constants.BROTLI_PARAM_LGWIN]: 24, [zlib.constants.BROTLI_PARAM_SIZE_HINT]: bytes.length,
-    } }).length;
-    sum += cache[key];
-  }
-  fs.mkdirSync(path.dirname(cacheFile), { recursive: true });
-  fs.writeFileSync(cacheFile, JSON.stringify(cache, null, 1));
-  return sum;
-}
-
-function sizes() {
-  const engine = fs.readdirSync(options.package).filter((f) => /\.(js|wasm)$/.test(f)).map((f) => path.join(options.package, f));
-  const weights = fs.readdirSync(path.join(options.package, "weights")).map((f) => path.join(options.package, "weights", f));
-  const ort = ["ort-wasm-simd-threaded.wasm", "ort-wasm-simd-threaded.mjs", "ort.wasm.min.mjs"].map((f) => path.join(folders["/ort/"], f));
-  const onnx = fs.readdirSync(options.onnx).filter((f) => ["encode.onnx", "segment-8.onnx"].includes(f)).map((f) => path.join(options.onnx, f));
-  const raw = (files) => files.reduce((sum, f) => sum + fs.statSync(f).size, 0);
-  return {
-    engine: { ours: brotli(engine), theirs: brotli(ort) },
-    weights: { ours: raw(weights), theirs: raw(onnx) }, // int8 with the text encoder; float32 without
-  };
-}
-
-// ------------------------------------------------------------------------------------------------------------- report
-
-function summary(times, key, floor = 0) {
-  const sorted = times.map((t) => t[key] - floor).sort((a, b) => a - b);
-  const n = sorted.length, middle = (sorted[(n - 1) >> 1] + sorted[n >> 1]) / 2;
-  return { min: sorted[0], median: middle, max: sorted[n - 1], n };
-}
-
-const ms = (x) => x.toFixed(x < 100 ? 1 : 0);
-const row = (...cells) => `| ${cells.join(" | ")} |`;
-
-function report(r, size, inputs) {
-  const version = JSON.parse(fs.readFileSync(path.join(folders["/ort/"], "../package.json"))).version;
-  // The page is told no more than the first number of the version.
-  const chrome = execFileSync(options.chromium, ["--version"], { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).trim().split(" built")[0];
-  const lines = [];
-  const cpus = os.cpus();
-  lines.push(`${new Date().toISOString().slice(0, 16).replace("T", " ")} UTC; ${chrome} (headless), page not isolated; `
-    + `${cpus.length} × ${cpus[0].model}; load average ${r.load.map((x) => x.toFixed(1)).join(" before, ")} after; `
-    + `onnxruntime-web ${version}, wasm, f32, 1 thread; ours: device "${r.device}", 1 thread; ${r.rounds} rounds in turns after ${r.warm} to warm up; `
-    + `weights ${crypto.createHash("sha256").update(fs.readFileSync(path.join(options.package, "weights", "manifest.json"))).digest("hex").slice(0, 8)}.`, "");
-  const clock = (s) => s ? `${ms(s.median)} [${ms(s.min)}..${ms(s.max)}]` : "";
-  const cpu = (s) => s ? `${ms(s.median)} / ${ms(s.min)}` : "";
-  const all = {};
-  for (const [name, sides] of Object.entries(r.steps)) {
-    all[name] = {};
-    for (const [who, times] of Object.entries(sides)) {
-      all[name][who] = { ms: summary(times, "ms") };
-      // On the books of the system there is a little for asking it.
-      if (times.every((t) => t.cpu !== null)) all[name][who].cpu = summary(times, "cpu", r.cpuFloor);
-    }
-  }
-  const t = inputs.counts[0];
-  // Rounds pair what ran in the same minute, so a total is made round by round.
-  const total = (who, key, floor) => r.steps.encode[who].every((x) => x[key] !== null)
-    ? summary(r.steps.encode[who].map((x, i) => ({ [key]: x[key] - floor + r.steps[`segment ${t}`][who][i][key] - floor })), key) : undefined;
-  all.total = Object.fromEntries(["ours", "theirs"].map((who) => [who, { ms: total(who, "ms", 0), cpu: total(who, "cpu", r.cpuFloor) }]));
-  const names = { total: `encode + segment, ${t} phrases`, picture: `new picture, from RGBA bytes to maps, ${t} phrases`,
-    "both in one graph": "(theirs as one graph, without copies between)" };
-  const label = (name) => names[name] ?? name.replace(/^segment (\d+)/, "segment, $1 phrases");
-  const ratio = (a, key, part) => a.ours?.[key] && a.theirs?.[key] ? (a.ours[key][part] / a.theirs[key][part]).toFixed(2) : "";
-  lines.push(row("ms", "ours: median [min..max]", "onnxruntime-web", "ratio of medians", "of minima", "CPU ours: median / min", "CPU theirs", "ratio of CPU medians"));
-  lines.push(row(...Array(8).fill("---")));
-  for (const name of ["encode", ...inputs.counts.map((n) => `segment ${n}`), "total", "picture", "both in one graph"]) {
-    const a = all[name];
-    if (!a) continue;
-    lines.push(row(label(name), clock(a.ours?.ms), clock(a.theirs?.ms),
-      ratio(a, "ms", "median"), ratio(a, "ms", "min"), cpu(a.ours?.cpu), cpu(a.theirs?.cpu), ratio(a, "cpu", "median")));
-  }
-  lines.push("", "A ratio below 1 means that ours is faster. CPU is the time for which the worker's thread had a processor, as the system "
-    + "counts it: other programs slow it only by what they take of caches and memory. Steps are timed from inputs in place to results in place; "
-    + "of theirs, copying what a step takes and returns is a part. Our encode begins with RGBA bytes, theirs with planes of float32; the row for "
-    + "a new picture has for them the making of the planes, and for us the making of the picture's program and its memory.", "");
-  lines.push(row("first run, ms", "ours", "onnxruntime-web"), row("---", "---", "---"));
-  for (const name of ["load", "encode", ...inputs.counts.map((n) => `segment ${n}`)]) {
-    lines.push(row(name === "load" ? "load from the same machine, prepare" : label(name), ...[r.first.ours, r.first.theirs].map((f) => ms(f[name]))));
-  }
-  lines.push("", "Our first segment also embeds the phrases; onnxruntime-web is given embeddings.", "");
-  const mb = (n) => `${(n / 1e6).toFixed(2)} MB`;
-  lines.push(row("size", "ours", "onnxruntime-web"), row("---", "---", "---"));
-  lines.push(row("engine and JavaScript, brotli −11", mb(size.engine.ours), mb(size.engine.theirs)));
-  lines.push(row("weights as served (ours: int8, with text encoder and vocabulary; theirs: f32, without)", mb(size.weights.ours), mb(size.weights.theirs)));
-  lines.push(row("WebAssembly memory after all this (ours: two pictures at once; theirs: four graphs)", `${mb(r.memory.ours.kernels)} and ${mb(r.memory.ours.engine)} of Go's`, mb(r.memory.theirs.wasm)), "");
-  for (const a of r.agreement) {
-    lines.push(`${a.phrases} phrases: scores differ by at most ${a.scoreDifference.toExponential(1)}; ${a.present} present; `
-      + (a.compared ? `${a.compared} masks at 6 thresholds: worst IoU ${a.worstIoU.toFixed(5)}, ${a.differing} of ${a.pixels} pixels differ.` : "no masks to compare."));
-  }
-  return { text: lines.join("\n") + "\n", summary: all };
-}
-
-// ---------------------------------------------------------------------------------------------------------------- run
-
-function stop() {
-  if (browser) {
+    return await new Promise((resolve, reject) => {
+      finish = (result) => {
+        if (result.error) reject(new Error(result.error));
+        results.push({ ...result, peak: peakMemory(browser.pid) });
+        if (results.length < 1 + again) return true;
+        resolve(results);
+        return false;
+      };
+      timer = setTimeout(() => reject(new Error(`no result after ${LIMIT / 60e3} minutes`)), LIMIT);
+      stop = reject;
+      browser = spawn(options.chromium, [...FLAGS, `--user-data-dir=${profile}`, `http://127.0.0.1:${server.address().port}/bench.html`],
+        { detached: true, stdio: "ignore" });
+      browser.on("error", (e) => reject(new Error(`${options.chromium} did not start: ${e.message}`)));
+      browser.on("exit", () => reject(new Error("the browser ended before there was a result")));
+    });
+  } finally {
+    clearTimeout(timer);
+    finish = () => false;
     try {
       process.kill(-browser.pid, "SIGKILL"); // the whole group
     } catch {
       // It has ended already.
     }
+    fs.rmSync(profile, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
   }
-  if (profile) fs.rmSync(profile, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
-  server.close();
-  server.closeAllConnections();
+}
+
+/** The most memory in bytes that a renderer of a browser has had, or null where the system does not tell. */
+function peakMemory(group) {
+  let most = null;
+  try {
+    for (const pid of fs.readdirSync("/proc").filter((n) => /^\d+$/.test(n))) {
+      try {
+        const stat = fs.readFileSync(`/proc/${pid}/stat`, "utf8");
+        // Processes stay in the group of the browser that was started here.
+        if (Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[2]) !== group) continue;
+        if (!fs.readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("--type=renderer")) continue;
+        const peak = /VmHWM:\s+(\d+) kB/.exec(fs.readFileSync(`/proc/${pid}/status`, "utf8"));
+        if (peak) most = Math.max(most, 1024 * peak[1]);
+      } catch {
+        // A process may end while it is looked at.
+      }
+    }
+  } catch {
+    // No /proc.
+  }
+  return most;
+}
+
+// ---------------------------------------------------------------------------------------------------------------- sizes
+
+/** Sum of brotli −11 sizes. Compressing some of these takes half a minute, so sizes are kept by content. */
+function brotli(list) {
+  const file = cached("brotli.json");
+  const cache = fs.existsSync(file) ? JSON.parse(fs.readFileSync(file)) : {};
+  let sum = 0;
+  for (const f of list) {
+    const bytes = fs.readFileSync(f);
+    const key = `${path.basename(f)} ${crypto.createHash("sha256").update(bytes).digest("hex").slice(0, 16)}`;
+    cache[key] ??= zlib.brotliCompressSync(bytes, { params: {
+      [zlib.constants.BROTLI_PARAM_QUALITY]: 11, [zlib.constants.BROTLI_PARAM_LGWIN]: 24, [zlib.constants.BROTLI_PARAM_SIZE_HINT]: bytes.length,
+    } }).length;
+    sum += cache[key];
+  }
+  fs.writeFileSync(file, JSON.stringify(cache, null, 1));
+  return sum;
+}
+
+/** What a first visitor gets: code as hosts compress it, weights as they are. Ours include the text encoder. */
+function bytes({ engine, threads }) {
+  const [kind, precision] = engine.split("-");
+  const end = suffix(precision);
+  const list = (folder, test) => fs.readdirSync(folder).filter(test).map((f) => path.join(folder, f));
+  const lite = `litert_wasm_${threads > 1 ? "threaded_" : ""}internal`;
+  const { code, weights } = {
+    pmp: () => ({ code: list(options.package, (f) => /\.(js|wasm)$/.test(f)), weights: list(path.join(options.package, "weights"), () => true) }),
+    onnxruntime: () => ({
+      code: ["ort-wasm-simd-threaded.wasm", "ort-wasm-simd-threaded.mjs", "ort.wasm.min.mjs"].map((f) => path.join(folders["/ort/"], f)),
+      weights: [cached(`encode${end}.onnx`), cached(`segment${end}.onnx`)],
+    }),
+    litert: () => ({
+      code: [`core/wasm/${lite}.wasm`, `core/wasm/${lite}.js`, "core/dist/index.js", "wasm-utils/dist/index.js"].map((f) => path.join(folders["/lite/"], f)),
+      weights: [cached(`encode${end}.tflite`), cached("segment.tflite")],
+    }),
+  }[kind]();
+  const code_bytes = brotli(code), weights_bytes = weights.reduce((sum, f) => sum + fs.statSync(f).size, 0);
+  return { bytes: code_bytes + weights_bytes, code_bytes, weights_bytes };
+}
+
+// -------------------------------------------------------------------------------------------------------------- results
+
+const round = (x) => Math.round(x * 1000) / 1000;
+
+/** name, name_min and name_max of a list of numbers. */
+function spread(name, list) {
+  const sorted = list.filter((x) => x !== undefined).sort((a, b) => a - b), n = sorted.length;
+  if (!n) return {};
+  return { [name]: round((sorted[(n - 1) >> 1] + sorted[n >> 1]) / 2), [`${name}_min`]: round(sorted[0]), [`${name}_max`]: round(sorted[n - 1]) };
+}
+
+function run(row, loads, blank) {
+  const of = (name, f) => spread(name, row.times.map(f));
+  const peaks = loads.map(([first]) => first.peak).filter((x) => x !== null);
+  const { masks, scores, differing, prompts } = row.agreement;
+  const sum = (i) => masks.reduce((s, m) => s + m[i], 0), ious = masks.map(([both, either]) => (either ? both / either : 1));
+  return {
+    engine: row.engine, device: row.device, threads: row.threads,
+    ...of("encode_ms", (t) => t.encode), ...of("segment_ms", (t) => t.segment), ...of("words_ms", (t) => t.words),
+    ...of("total_ms", (t) => t.encode + t.segment),
+    ...of("whole_ms", (t) => t.whole), ...of("encode_copied_ms", (t) => t.encode_copied), ...of("segment_copied_ms", (t) => t.segment_copied),
+    ...of("encode_bytes_ms", (t) => t.encode_bytes), ...of("total_bytes_ms", (t) => t.encode_bytes && t.encode_bytes + t.segment),
+    ...of("begin_ms", (t) => t.begin), ...of("write_ms", (t) => t.write), ...of("masks_ms", (t) => t.masks),
+    ...(loads.length && {
+      heap_mib: round(Math.max(...loads.map(([first]) => first.heap)) / MIB),
+      ...(peaks.length && blank !== null && { renderer_mib: round((Math.min(...peaks) - blank) / MIB) }),
+      ...spread("load_ms", loads.map(([first]) => first.load)), ...spread("load_cached_ms", loads.map(([, second]) => second.load)),
+      ...spread("first_encode_ms", loads.map(([first]) => first.first.encode)), ...spread("first_segment_ms", loads.map(([first]) => first.first.segment)),
+    }),
+    ...bytes(row),
+    // Over all pixels of all masks; a small mask that flips says little.
+    ...(ious.length && { iou: round(sum(0) / sum(1)), iou_mean: round(ious.reduce((x, y) => x + y) / ious.length), iou_min: round(Math.min(...ious)) }),
+    masks_compared: ious.length,
+    score_difference: round(scores), found_differently: differing, prompts,
+  };
+}
+
+function machine(load, pictures) {
+  const version = (file) => JSON.parse(fs.readFileSync(path.join(here, "node_modules", file, "package.json"))).version;
+  const hash = (file) => crypto.createHash("sha256").update(fs.readFileSync(file)).digest("hex").slice(0, 8);
+  return {
+    cpu: os.cpus()[0].model, cores, system: `${os.type()} ${os.release().split(/[-+]/)[0]} ${os.arch()}`,
+    // The page is told no more than the first number of the version.
+    browser: execFileSync(options.chromium, ["--version"], { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).trim().split(" built")[0],
+    date: new Date().toISOString(), load_average: load.map(round),
+    onnxruntime: version("onnxruntime-web"), litert: version("@litertjs/core"),
+    weights: hash(path.join(options.package, "weights", "manifest.json")), engine: hash(path.join(options.package, "engine.wasm")),
+    rounds: Number(options.rounds), warm_up: WARM, side: 512, prompts: 20, pictures,
+  };
+}
+
+// ------------------------------------------------------------------------------------------------------------------ run
+
+async function main() {
+  const before = os.loadavg()[0];
+  const wanted = rows(), pictures = fs.readdirSync(options.pictures).filter((f) => f.endsWith(".jpg"));
+  if (!wanted.length) throw new Error(`no row fits "${options.only}"`);
+  const shared = { picture: PICTURE, pictures };
+  const precisions = [...new Set(wanted.map((r) => r.engine).filter((e) => e.startsWith("pmp-")).map((e) => e.slice(4)))];
+  if (options.ops) {
+    const [ops] = await browse({ ...shared, mode: "ops", precisions, repeats: Number(options.rounds) });
+    for (const { precision, error } of ops.failed) say(`${precision} is left out: ${error}`);
+    console.log(options.json ? JSON.stringify(opsSummary(ops)) : opsTable(ops, 30));
+    return;
+  }
+
+  const loads = new Map(wanted.map((row) => [row, []])), blanks = [], failed = new Set();
+  for (let i = 0; i < Number(options.loads); i++) {
+    say(`loading each engine in a browser of its own, ${i + 1} of ${options.loads}`);
+    blanks.push((await browse({ ...shared, mode: "blank" }))[0].peak);
+    for (const [row, found] of loads) {
+      if (failed.has(row)) continue;
+      try {
+        found.push(await browse({ ...shared, mode: "one", row }, true));
+      } catch (e) {
+        failed.add(row);
+        say(`${row.engine} with ${row.threads} thread(s) is left out: ${e.message.split("\n")[0]}`);
+      }
+    }
+  }
+  const able = wanted.filter((row) => !failed.has(row));
+  say("timing all engines in turns");
+  const [timed] = await browse({ ...shared, mode: "times", rows: able, rounds: Number(options.rounds), warm: WARM });
+  for (const { engine, threads, error } of timed.failed) say(`${engine} with ${threads} thread(s) is left out: ${error.split("\n")[0]}`);
+  say("timing our engine op by op");
+  const [ops] = await browse({ ...shared, mode: "ops", precisions, repeats: Number(options.rounds) });
+  for (const { precision, error } of ops.failed) say(`the ops in ${precision} are left out: ${error}`);
+
+  const blank = blanks.every((b) => b !== null) && blanks.length ? Math.min(...blanks) : null;
+  const runs = timed.rows.map((row) => run(row, loads.get(able.find((r) => r.engine === row.engine && r.threads === row.threads)), blank));
+  const result = { machine: machine([before, os.loadavg()[0]], pictures.length), runs, ops };
+  fs.mkdirSync(path.join(here, "results"), { recursive: true });
+  fs.writeFileSync(path.join(here, "results", "latest.json"), JSON.stringify({ ...result, rounds: timed.rows }, null, 1));
+  const text = markdown(result);
+  if (options.write) fs.writeFileSync(path.join(here, "results.md"), text);
+  console.log(options.json ? JSON.stringify({ ...result, ops: opsSummary(ops) }) : text);
 }
 
 await new Promise((listening) => server.listen(0, "127.0.0.1", listening));
-profile = fs.mkdtempSync(path.join(os.tmpdir(), "pmp-bench-"));
-const address = `http://127.0.0.1:${server.address().port}/bench.html?rounds=${options.rounds}`;
-const before = os.loadavg()[0];
-browser = spawn(options.chromium, ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-  "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-  `--user-data-dir=${profile}`, address], { detached: true, stdio: "ignore" });
-browser.on("error", (e) => finish({ error: `${options.chromium} did not start: ${e.message}` }));
-browser.on("exit", () => finish({ error: "the browser ended before there was a result" }));
-const timer = setTimeout(() => finish({ error: `no result after ${LIMIT / 60e3} minutes` }), LIMIT);
-for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => finish({ error: "interrupted" }));
-const measured = await result;
-clearTimeout(timer);
-stop();
-if (!measured.steps) {
-  console.error(`bench: ${measured.error ?? "the page sent something else than results"}`);
-  process.exit(1);
-}
-measured.load = [before, os.loadavg()[0]];
-const inputs = JSON.parse(fs.readFileSync(path.join(options.onnx, "inputs.json")));
-const size = sizes();
-const { text, summary: table } = report(measured, size, inputs);
-console.log(text);
-fs.mkdirSync(path.join(here, "results"), { recursive: true });
-fs.writeFileSync(path.join(here, "results", "latest.json"), JSON.stringify({ ...measured, table, size }, null, 1));
-if (options.write) {
-  fs.writeFileSync(path.join(here, "results.md"), `# Speed beside onnxruntime-web
-
-The same network with the same weights on the same picture, 512×512, in one run of one browser, in turns: \`./build.sh bench\`.
-Times depend on the machine and on what else it does; the ratio is the figure to look at.
-
-${text}`);
+for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => stop(new Error("interrupted")));
+try {
+  await main();
+} catch (e) {
+  say(e.message);
+  process.exitCode = 1;
+} finally {
+  server.close();
+  server.closeAllConnections();
 }

@@ -1,21 +1,20 @@
-"""Exports the network of a folder of weights to ONNX, for onnxruntime-web to run against our engine.
+"""Exports the network to ONNX, in float32 and in int8, for onnxruntime-web to run against our engine.
 
-    python export.py --weights ../weights/default --picture ../site/examples/astronaut.jpg --out .cache
+    python export.py --weights ../weights/default --examples ../site/examples --out .cache
 
-Writes encode.onnx, segment-T.onnx for each number of phrases T, both.onnx (encode and the smallest segment in one
-graph, without copies between), and what the page feeds them: inputs.json and inputs.bin (phrases, their embeddings and
-classifier rows). Needs torch, onnx, onnxruntime, numpy and pillow.
+Writes encode.onnx, segment.onnx and both.onnx (the two as one graph, without copies between), encode-int8.onnx and
+segment-int8.onnx, and what the page feeds them: inputs.json and inputs.bin (phrases, their embeddings and classifier rows). Needs torch, onnx,
+onnxruntime, numpy and pillow.
 
 The graphs compute what the engine computes in the same step and nothing more: encode ends with the decoder's keys and
 values, the mask features at all strides and the trunk's head; segment begins with ready embeddings and ends with P and
 the maps S. They are written so that onnxruntime has little to do: constants (positions, scales, the mask's binomial)
 are folded in, the padding of strided convolutions is the convolution's own, keys come out as they are multiplied. Each
-graph is run by onnxruntime and compared with the PyTorch network, so it is the same network and not a look-alike.
+float32 graph is run by onnxruntime and compared with the PyTorch network, so it is the same network and not a look-alike.
 """
 import argparse
-import hashlib
 import json
-import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -23,94 +22,14 @@ import onnx
 import onnxruntime
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "weights" / "train"))
-from network import Conv, Network, normalise, sine_positions, up2  # noqa: E402
-from text import TextEncoder  # noqa: E402
+from graphs import HERE, PHRASES, calibration_pixels, compare, prepare
+from network import Conv, normalise, sine_positions, up2
 
 OPSET = 17
-# onnxruntime adds in another order than PyTorch. Where a mask logit that steers attention lies near 0, that may block
-# one more or one less cell, which moves everything behind it; hence relative to the largest number, and not 1e-5.
-TOLERANCE = 1e-3
-
-# The first 8 are in or near the picture, or clearly absent; all are single phrases, so prompts and phrases agree.
-PHRASES = ["person", "flag", "helmet", "dog", "car", "tree", "sky", "chair",
-           "cat", "table", "sofa", "bottle", "bicycle", "horse", "sheep", "boat", "train", "bus", "bird", "grass",
-           "road", "wall", "floor", "building", "book", "cup", "shirt", "hat", "hair", "window", "door", "lamp"]
-COUNTS = (8, 32)
-
-
-# --------------------------------------------------------------------------------------------------------------- weights
-
-DTYPES = {"F32": np.float32, "F16": np.float16, "I8": np.int8}
-
-
-def read_shard(data):
-    """The tensors of one safetensors file."""
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:8 + length])
-    header.pop("__metadata__", None)
-    for name, entry in header.items():
-        begin, end = (8 + length + n for n in entry["data_offsets"])
-        yield name, np.frombuffer(data[begin:end], DTYPES[entry["dtype"]]).reshape(entry["shape"])
-
-
-def read_weights(folder):
-    """manifest.json, all tensors as float32, the vocabulary. An int8 tensor's rows are multiplied by their scales."""
-    manifest = json.loads((folder / "manifest.json").read_text())
-    stored = {}
-    for shard in manifest["shards"]:
-        data = (folder / shard["file"]).read_bytes()
-        if hashlib.sha256(data).hexdigest() != shard["sha256"]:
-            sys.exit(f"{shard['file']} is not the file that the manifest lists")
-        if shard["file"] != manifest["tokenizer"]:
-            stored.update(read_shard(data))
-    state = {}
-    for name, x in stored.items():
-        if x.dtype == np.int8:
-            scale = stored[name + ".scale"].astype(np.float32)
-            x = x.astype(np.float32) * scale.reshape(-1, *[1] * (x.ndim - 1))
-        elif name.endswith(".scale") and stored.get(name.removesuffix(".scale"), x).dtype == np.int8:
-            continue
-        state[name] = torch.from_numpy(x.astype(np.float32))
-    return manifest, state, (folder / manifest["tokenizer"]).read_text().split("\n")
-
-
-def build(manifest, state):
-    config = manifest["config"]
-    text = {k.removeprefix("text."): v for k, v in state.items() if k.startswith("text.")}
-    image = {k: v for k, v in state.items() if not k.startswith("text.")}
-    names, rank = image["stage2.coef_u"].shape
-    network = Network({**{k: v for k, v in config.items() if k != "text"},
-                       "stage2": {"names": names, "rank": rank, "trained": len(image["stage2.trained"])}})
-    network.load_state_dict(image)
-    vocab, factor = text["word_u"].shape
-    ffn, width = text["layers.0.linear1.weight"].shape
-    encoder = TextEncoder({**config["text"], "vocab": vocab, "rank": factor, "ffn": ffn, "width": width})
-    encoder.load_state_dict(text)
-    return network.eval().requires_grad_(False), encoder.eval().requires_grad_(False)
-
-
-def word_pieces(vocabulary, phrase):
-    """WordPiece for plain lower-case English words, which is all that PHRASES has."""
-    index = {w: i for i, w in enumerate(vocabulary)}
-    ids = [index["[CLS]"]]
-    for word in phrase.split():
-        at = 0
-        while at < len(word):
-            end = next(e for e in range(len(word), at, -1) if ("##" * (at > 0) + word[at:e]) in index)
-            ids.append(index["##" * (at > 0) + word[at:end]])
-            at = end
-    return ids + [index["[SEP]"]]
-
-
-def embed(manifest, encoder, vocabulary, phrase):
-    """The mean over the templates, as in model/phrase.go."""
-    texts = [t.replace("{}", phrase) for t in manifest["config"]["templates"]]
-    return normalise(sum(encoder(torch.tensor([word_pieces(vocabulary, t)]))[0] for t in texts))
 
 
 # ---------------------------------------------------------------------------------------------------------------- graphs
@@ -175,15 +94,6 @@ def keys(a, x):
 
 def values(a, x):
     return a.v(x).reshape(x.shape[0], a.heads, -1).transpose(0, 1)
-
-
-def fold_scales(network):
-    """Moves 1/√(d/heads) into the query projections, so that no graph multiplies by it."""
-    for module in network.modules():
-        if hasattr(module, "heads") and hasattr(module, "q"):
-            scale = (module.q.out_features // module.heads) ** -0.5
-            module.q.weight.data.mul_(scale)
-            module.q.bias.data.mul_(scale)
 
 
 class Encode(nn.Module):
@@ -269,7 +179,7 @@ class Segment(nn.Module):
         e = normalise(d.class_mlp(z) + d.pool_proj(d.pool_norm(pooled)))
         z = coef[0] * (e @ embeddings.T) + coef[1] * (normalise(pooled - self.center) @ rows.T) + coef[2]
         p = torch.cat((z, e @ self.void), 1).softmax(-1)
-        return p, p[:, :-1].T @ masks, masks
+        return p, p[:, :-1].T @ masks
 
 
 class Both(nn.Module):
@@ -284,12 +194,10 @@ class Both(nn.Module):
 def export(module, args, inputs, outputs, path):
     torch.onnx.export(module, args, str(path), input_names=inputs, output_names=outputs, opset_version=OPSET,
                       dynamo=False, do_constant_folding=True)
-    model = onnx.load(path)
-    onnx.checker.check_model(model)
-    return {op: sum(n.op_type == op for n in model.graph.node) for op in sorted({n.op_type for n in model.graph.node})}
+    onnx.checker.check_model(onnx.load(path))
 
 
-def run(path, feeds, fetches=None):
+def run(path, feeds):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -297,75 +205,77 @@ def run(path, feeds, fetches=None):
     return dict(zip(names, session.run(names, {k: np.ascontiguousarray(v) for k, v in feeds.items()})))
 
 
-def compare(what, got, want):
-    want = want.numpy()
-    error = np.abs(got - want).max() / np.abs(want).max()
-    if not error < TOLERANCE:
-        sys.exit(f"{what}: the exported graph differs from the network by {error:.2g} of the largest number")
-    return f"{what} {error:.1e}"
+# ------------------------------------------------------------------------------------------------------------------ int8
+
+class Pictures(CalibrationDataReader):
+    def __init__(self, folder, side):
+        self.feeds = ({"pixels": x.numpy()} for x in calibration_pixels(folder, side))
+
+    def get_next(self):
+        return next(self.feeds, None)
+
+
+def quantize_encode(source, target, pictures):
+    """What a careful user would ship: static int8 for convolutions with ranges from pictures, float32 for attention and
+    norms, and for the first two convolutions, without which masks are far off."""
+    with tempfile.TemporaryDirectory() as folder:
+        ready = Path(folder) / "ready.onnx"
+        quant_pre_process(source, ready)
+        first = [n.name for n in onnx.load(ready).graph.node if n.op_type == "Conv"][:2]
+        # With Clip, the range of a ReLU6 is taken behind it and not in front.
+        quantize_static(ready, target, pictures, QuantFormat.QDQ, op_types_to_quantize=["Conv", "Clip"], per_channel=True,
+                        nodes_to_exclude=first, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
+
+
+def quantize_segment(source, target):
+    """Dynamic int8 for linear layers; products of two activations stay float32, since ranges are poor there."""
+    with tempfile.TemporaryDirectory() as folder:
+        ready = Path(folder) / "ready.onnx"
+        quant_pre_process(source, ready)
+        quantize_dynamic(ready, target, op_types_to_quantize=["MatMul"], per_channel=True)
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--weights", type=Path, default=HERE.parent / "weights" / "default")
-    p.add_argument("--picture", type=Path, default=HERE.parent / "site" / "examples" / "astronaut.jpg")
+    p.add_argument("--examples", type=Path, default=HERE.parent / "site" / "examples")
     p.add_argument("--out", type=Path, default=HERE / ".cache")
     args = p.parse_args()
-    torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
-    manifest, state, vocabulary = read_weights(args.weights)
-    network, encoder = build(manifest, state)
-    config = network.config
-    side = config["size"]
-
-    embeddings = torch.stack([embed(manifest, encoder, vocabulary, t) for t in PHRASES])
-    rows = network.stage2.rows(embeddings)
-    share = network.stage2.weights(embeddings, config)
-    tau = network.decoder.logit_scale.exp()
-    coef = torch.stack(((1 - share) * tau, share * config["kappa"], -share * config["kappa"] * config["b0"]))
-
-    picture = np.asarray(Image.open(args.picture).convert("RGB").resize((side, side), Image.BILINEAR), np.float32)
-    pixels = torch.from_numpy((picture - 127) / 128).permute(2, 0, 1)[None].contiguous()
-    encoded = network.encode(pixels)
-    wanted = {}
-    for t in COUNTS:
-        out = {k: v[0] for k, v in network.segment(encoded, embeddings[None, :t]).items()}
-        answer = network.answer(out, embeddings[:t])
-        wanted[t] = {"P": answer["P"], "S": answer["S"].flatten(1), "masks": out["masks"].flatten(1).sigmoid(), "score": answer["score"]}
-    features = {s: encoded[f"P{s}"] for s in (32, 16, 8)}
-    fold_scales(network)
-
+    it = prepare(args.weights, args.examples / "astronaut.jpg")
+    network, config, side = it.network, it.config, it.side
     encode, segment = Encode(network, side, side), Segment(network)
-    memory = encode(pixels)
-    ops = {"encode": export(encode, (pixels,), ["pixels"], MEMORY, args.out / "encode.onnx")}
-    got = run(args.out / "encode.onnx", {"pixels": pixels.numpy()})
-    said = [compare(f"m{s}", got[f"m{s}"], encoded[f"M{s}"].flatten(2)[0]) for s in (4, 8, 16, 32)]
-    said.append(compare("head", got["head"], encoded["head"].flatten(2)[0].T))
+
+    def path(name):
+        return args.out / f"{name}.onnx"
+
+    memory = encode(it.pixels)
+    phrases = {"embeddings": it.embeddings, "rows": it.rows, "coef": it.coef}
+    asked = {k: v.numpy() for k, v in phrases.items()}
+    export(encode, (it.pixels,), ["pixels"], MEMORY, path("encode"))
+    export(segment, (*memory, *phrases.values()), [*MEMORY, *phrases], ["P", "S"], path("segment"))
+    export(Both(encode, segment), (it.pixels, *phrases.values()), ["pixels", *phrases], ["P", "S"], path("both"))
+    got = run(path("encode"), {"pixels": it.pixels.numpy()})
+    said = [compare(f"m{s}", got[f"m{s}"], it.encoded[f"M{s}"].flatten(2)[0]) for s in (4, 8, 16, 32)]
+    said.append(compare("head", got["head"], it.encoded["head"].flatten(2)[0].T))
     for i, (layer, s) in enumerate(zip(network.decoder.layers, (32, 16, 8))):
-        rows_of = features[s].flatten(2)[0].T
+        rows_of = it.encoded[f"P{s}"].flatten(2)[0].T
         at = rows_of + sine_positions(side // s, side // s, s, config["d"], side)
         said.append(compare(f"k{i}", got[f"k{i}"], keys(layer.image, at)))
         said.append(compare(f"v{i}", got[f"v{i}"], values(layer.image, rows_of)))
     print("encode:", ", ".join(said))
-    for t in COUNTS:
-        phrases = embeddings[:t], rows[:t], coef[:, :t].contiguous()
-        inputs = MEMORY + ["embeddings", "rows", "coef"]
-        path = args.out / f"segment-{t}.onnx"
-        ops[f"segment-{t}"] = export(segment, (*memory, *phrases), inputs, ["P", "S", "masks"], path)
-        out = run(path, dict(zip(inputs, [got[k] for k in MEMORY] + [x.numpy() for x in phrases])))
-        print(f"segment {t}:", ", ".join(compare(k, out[k], wanted[t][k]) for k in ("P", "S", "masks")))
-    t = COUNTS[0]
-    phrases = {"embeddings": embeddings[:t], "rows": rows[:t], "coef": coef[:, :t].contiguous()}
-    export(Both(encode, segment), (pixels, *phrases.values()), ["pixels", *phrases], ["P", "S", "masks"], args.out / "both.onnx")
-    out = run(args.out / "both.onnx", {"pixels": pixels.numpy(), **{k: v.numpy() for k, v in phrases.items()}})
-    print("both:", ", ".join(compare(k, out[k], wanted[t][k]) for k in ("P", "S", "masks")))
+    for name, feeds in (("segment", {**got, **asked}), ("both", {"pixels": it.pixels.numpy(), **asked})):
+        out = run(path(name), feeds)
+        print(f"{name}:", ", ".join(compare(k, out[k], it.wanted[k]) for k in ("P", "S")))
 
-    np.concatenate([x.numpy().ravel() for x in (embeddings, rows, coef)]).astype("<f4").tofile(args.out / "inputs.bin")
+    quantize_encode(path("encode"), path("encode-int8"), Pictures(args.examples, side))
+    quantize_segment(path("segment"), path("segment-int8"))
+
+    np.concatenate([x.numpy().ravel() for x in phrases.values()]).astype("<f4").tofile(args.out / "inputs.bin")
     (args.out / "inputs.json").write_text(json.dumps({
-        "phrases": PHRASES, "counts": COUNTS, "side": side, "queries": config["queries"], "cells": (side // 4) ** 2,
-        "embed": embeddings.shape[1], "row": rows.shape[1], "theta": config["theta"], "presence": config["presence"],
-        "memory": MEMORY, "scores": {t: wanted[t]["score"].tolist() for t in COUNTS},
-        "operators": ops, "torch": torch.__version__, "opset": OPSET}, indent=1) + "\n")
+        "phrases": PHRASES, "side": side, "queries": config["queries"], "cells": (side // 4) ** 2,
+        "embed": it.embeddings.shape[1], "row": it.rows.shape[1], "theta": config["theta"], "presence": config["presence"],
+        "memory": MEMORY, "scores": it.score.tolist()}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
