@@ -15,7 +15,7 @@ import (
 type Model struct {
 	Config Config
 
-	source    Source
+	word      func(id int, dst []float32) // a row of wordTable
 	device    kernel.Device
 	tokenizer *token.Tokenizer
 
@@ -45,7 +45,8 @@ func New(c Config, source Source, vocabulary []byte, device kernel.Device, preci
 	if tokenizer.Len() > c.Text.Vocab {
 		return nil, ErrConfig // it would name rows that word_u does not have
 	}
-	m := &Model{Config: c, source: source, device: device, tokenizer: tokenizer, phrases: map[string]*phrase{}}
+	m := &Model{Config: c, device: device, tokenizer: tokenizer, phrases: map[string]*phrase{}}
+	m.word = func(id int, dst []float32) { source.ReadRow(wordTable, id, dst) }
 	constants := &kernel.Constants{}
 	l := &loader{source: source, constants: constants, precision: precision}
 	m.trunk = l.trunk()

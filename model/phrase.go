@@ -156,7 +156,7 @@ func (m *Model) encodeTexts(list []string, each func(i int, e []float32)) error 
 		row := 0
 		for i, ids := range tokens {
 			for j, id := range ids {
-				m.source.ReadRow("text.word_u", int(id), words[(row+j)*c.Rank:(row+j+1)*c.Rank])
+				m.word(int(id), words[(row+j)*c.Rank:(row+j+1)*c.Rank])
 				place[(row+j)*c.MaxTokens+j] = 1
 				mean[i*in.rows+row+j] = 1 / float32(len(ids))
 				for k := range ids {

@@ -13,7 +13,17 @@ func Load(m *weights.Manifest, device kernel.Device, precision Precision) (*Mode
 	if err != nil {
 		return nil, err
 	}
-	return New(c, stored{m}, m.Vocabulary(), device, precision)
+	loaded, err := New(c, stored{m}, m.Vocabulary(), device, precision)
+	if err != nil {
+		return nil, err
+	}
+	// The device has its own copy of everything else, so the other files may go.
+	words, err := m.Tensor(wordTable)
+	if err != nil {
+		return nil, err
+	}
+	loaded.word = words.Row
+	return loaded, nil
 }
 
 // readConfig reads the manifest's configuration; sizes that the tensors

@@ -23,11 +23,15 @@ type textLayer struct {
 	ffn          feedForward
 }
 
+// wordTable is the first factor of the word embeddings. It stays with the host,
+// which looks up a row for each token.
+const wordTable = "text.word_u"
+
 const textNormEps = 1e-12
 
 func (l *loader) textEncoder(c TextConfig) textEncoder {
 	t := textEncoder{c: c}
-	l.check("text.word_u", c.Vocab, c.Rank) // looked up row by row, see Model.encodeTexts
+	l.check(wordTable, c.Vocab, c.Rank) // looked up row by row, see Model.encodeTexts
 	t.wordV = l.plainMatrix("text.word_v", c.Rank, c.Width)
 	t.position = l.plainMatrix("text.position", c.MaxTokens, c.Width)
 	t.norm = l.layerNorm("text.embed_norm", c.Width, textNormEps)

@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"runtime"
+	"runtime/debug"
 	"syscall/js"
 	"unsafe"
 
@@ -156,13 +157,18 @@ func load(args []js.Value) (any, error) {
 	if dev == nil {
 		dev = scalar.New()
 	}
+	// A browser never gets memory back from Go, so what loading leaves behind is
+	// collected early. Afterwards the files themselves are garbage, and there is
+	// room for long.
+	usual := debug.SetGCPercent(10)
 	m, err := model.Load(manifest, dev, precision)
+	debug.SetGCPercent(usual)
 	if err != nil {
 		dev.Close()
 		return nil, err
 	}
 	engine, manifest = m, nil
-	runtime.GC() // half of what loading needed is garbage now, and Go's memory never shrinks
+	runtime.GC()
 	out := map[string]any{"device": dev.Name(), "threads": 1, "reasons": reasons}
 	if d, ok := dev.(*simd.Device); ok {
 		out["memory"], out["threads"] = d.Memory(), d.Threads()

@@ -10,7 +10,6 @@ package main
 
 import (
 	"errors"
-	"runtime/debug"
 	"syscall/js"
 
 	"github.com/pmp-seg/pmp/kernel"
@@ -28,9 +27,6 @@ const (
 )
 
 func main() {
-	// A browser never gets memory back from Go, so what a picture or the weights
-	// leave behind is collected early; the engine makes little garbage otherwise.
-	debug.SetGCPercent(10)
 	host := js.Global().Get("pmpHost")
 	export := func(name, code string, f func(args []js.Value) (any, error)) {
 		host.Set(name, js.FuncOf(func(_ js.Value, args []js.Value) any { return guarded(code, f, args) }))

@@ -49,6 +49,7 @@ func runKernels(t *testing.T, b browser) {
 					}
 				case m != nil:
 					t.Run(m[2], func(t *testing.T) {
+						t.Log(r.Log) // with the time
 						if m[1] == "FAIL" {
 							t.Error("see the lines of the whole run")
 						}

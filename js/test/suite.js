@@ -751,7 +751,7 @@ test("the demo page", async () => {
   const transfer = new view.DataTransfer();
   transfer.items.add(new view.File([await blobOf(new URL("../examples/cat.jpg", location.href))], "own.jpg", { type: "image/jpeg" }));
   page().dispatchEvent(new view.DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
-  await until("the page notices", () => page().documentElement.dataset.state === "working");
+  await until("the page encodes it", () => page().documentElement.dataset.encodes !== encodes);
   await until("the own picture is segmented", done);
   check(page().getElementById("photo").src.startsWith("blob:"), "the own picture is shown");
   same(page().documentElement.dataset.encodes, String(Number(encodes) + 1), "encodings after a new picture");
