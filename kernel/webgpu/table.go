@@ -1,0 +1,367 @@
+// Package webgpu runs programs on the graphics card, through a browser's
+// WebGPU. What depends on neither a browser nor a card is in this file and in
+// wgsl/: which shader computes an op, how it is set up and how many
+// workgroups it takes. device_js.go records that once for each program and
+// replays it for each run.
+//
+// An op of a new kind costs a file in wgsl/ and a line in roles.
+package webgpu
+
+import (
+	_ "embed"
+	"strings"
+
+	"github.com/pmp-seg/pmp/kernel"
+)
+
+//go:generate go run ./gen
+
+// shaders is what lies in wgsl/, see gen. An embedded folder would bring
+// much of the standard library along.
+//
+//go:embed shaders.txt
+var shaders string
+
+// shader is the text of a file in wgsl/.
+func shader(name string) string {
+	_, text, ok := strings.Cut(shaders, "#"+name+"\n")
+	if !ok {
+		panic("kernel/webgpu: no shader " + name)
+	}
+	text, _, _ = strings.Cut(text, "#")
+	return text
+}
+
+// code is the text of a module.
+func code(module string) (text string) {
+	for name := range strings.FieldsSeq(module) {
+		text += shader(name)
+	}
+	return text
+}
+
+// maxGroups is how many workgroups one dimension of a dispatch takes.
+const maxGroups = 65535
+
+// An op's record as shaders read it, see common.wgsl.
+type op struct {
+	kind      kernel.Kind
+	act       uint32
+	views     [8]uint32 // in words, or absent
+	ints      [16]int
+	floats    [6]uint32
+	constants uint32 // bit i: view i is a constant
+}
+
+const (
+	absent = ^uint32(0)
+	// opWords is the length of an op in words, the same as a record's.
+	opWords = kernel.RecordSize / 4
+	// Addresses that tell constants, the arena and absent views apart.
+	constantsAt = 1 << 31
+	arenaAt     = 64
+)
+
+// decode reads the records of a stage, which were made for constantsAt and
+// arenaAt. The arena starts at word shift of its buffer.
+func decode(records []byte, shift uint32) []op {
+	ops := make([]op, len(records)/kernel.RecordSize)
+	for i := range ops {
+		var words [opWords]uint32
+		for j := range words {
+			b := records[i*kernel.RecordSize+4*j:]
+			words[j] = uint32(b[0]) | uint32(b[1])<<8 | uint32(b[2])<<16 | uint32(b[3])<<24
+		}
+		o := &ops[i]
+		o.kind, o.act = kernel.Kind(words[0]), words[1]
+		for j := range o.views {
+			switch at := words[kernel.RecordViews+j]; {
+			case at == 0:
+				o.views[j] = absent
+			case at >= constantsAt:
+				o.views[j] = (at - constantsAt) / 4
+				o.constants |= 1 << j
+			default:
+				o.views[j] = (at-arenaAt)/4 + shift
+			}
+		}
+		for j := range o.ints {
+			o.ints[j] = int(int32(words[kernel.RecordInts+j]))
+		}
+		copy(o.floats[:], words[kernel.RecordFloats:])
+	}
+	return ops
+}
+
+// window chooses the part of the constants that the op sees, where a binding
+// is too short for all. Parts are size bytes long and start at multiples of a
+// quarter of that. No constant is longer than a quarter, and what was made
+// together, as a layer's weights and bias are, lies close together, so there
+// is a part that has it all. Views become relative to it.
+func (o *op) window(size int) (part int) {
+	low, high := absent, uint32(0)
+	for i, v := range o.views {
+		if o.constants>>i&1 != 0 {
+			low, high = min(low, v), max(high, v)
+		}
+	}
+	if low == absent {
+		return 0
+	}
+	step := uint32(quarter(size) / 4)
+	part = int(low / step)
+	if high-uint32(part)*step > 3*step {
+		panic("kernel/webgpu: constants of one op lie too far apart")
+	}
+	for i := range o.views {
+		if o.constants>>i&1 != 0 {
+			o.views[i] -= uint32(part) * step
+		}
+	}
+	return part
+}
+
+// quarter of a binding's bytes, a multiple of what offsets of bindings must be.
+func quarter(size int) int { return size / 4 &^ 255 }
+
+// words is what shaders read of an op.
+func (o *op) words() (w [opWords]uint32) {
+	w[1] = o.act
+	copy(w[kernel.RecordViews:], o.views[:])
+	for j, n := range o.ints {
+		w[kernel.RecordInts+j] = uint32(int32(n))
+	}
+	copy(w[kernel.RecordFloats:], o.floats[:])
+	return w
+}
+
+// expand replaces an op that is several by those; what they leave for each
+// other lies at word scratch and beyond. It returns the words of scratch.
+func (o op) expand(scratch uint32) (ops []op, size int) {
+	if o.kind != kernel.KindResidual8 {
+		return []op{o}, 0
+	}
+	const dst, a, expand, depthwise, project, res = 0, 1, 2, 3, 4, 5
+	h, w, hi, wi, c, in, out := o.ints[0], o.ints[1], o.ints[2], o.ints[3], o.ints[4], o.ints[8], o.ints[9]
+	reserve := func(words int) uint32 {
+		at := scratch + uint32(size)
+		size += (words + 15) &^ 15
+		return at
+	}
+	make := func(kind kernel.Kind, ints []int, views ...uint32) {
+		p := op{kind: kind}
+		copy(p.ints[:], ints)
+		for i := range p.views {
+			p.views[i] = absent
+		}
+		copy(p.views[:], views)
+		ops = append(ops, p)
+	}
+	constant := func(view, of int) { ops[len(ops)-1].constants |= o.constants >> of & 1 << view }
+	wide, wideConstant := o.views[a], a
+	if o.views[expand] != absent {
+		q, rows := reserve(hi*wi*in/4), reserve(2*hi*wi)
+		make(kernel.KindQuantize, []int{hi * wi, in}, q, rows, o.views[a])
+		constant(2, a)
+		wide, wideConstant = reserve(hi*wi*c/4), 31
+		make(kernel.KindMatMul8, []int{hi * wi, c, in, c, c, 1}, wide, q, o.views[expand], rows)
+		constant(2, expand)
+	}
+	deep := reserve(h * w * c / 4)
+	make(kernel.KindDepthwise8, o.ints[:8], deep, wide, o.views[depthwise])
+	constant(1, wideConstant)
+	constant(2, depthwise)
+	make(kernel.KindMatMul8, []int{h * w, out, c, out, out}, o.views[dst], deep, o.views[project], absent, o.views[res])
+	constant(2, project)
+	constant(4, res)
+	return ops, size
+}
+
+// setting is an override constant of a shader.
+type setting struct {
+	name  string
+	value int
+}
+
+// dispatch is how an op is run.
+type dispatch struct {
+	module   string // files in wgsl/, without the extension
+	settings []setting
+	groups   int
+}
+
+func (d *dispatch) set(name string, value int) *dispatch {
+	d.settings = append(d.settings, setting{name, value})
+	return d
+}
+
+// role is how the ops of a kind are run.
+type role struct {
+	files string // in wgsl/, besides common and memory
+	// wide is how many words are moved at once where all views allow it and
+	// so do these integers of the op, which are in words.
+	wide    int
+	strides []int
+	// Invocations make per of things each, of which there are as many as the
+	// product of these integers says.
+	per    int
+	things []int
+	// shape is for roles that are not that simple: it gives the number of
+	// workgroups and settings.
+	shape func(o *op, d *dispatch)
+}
+
+var roles = [kernel.KindCount]role{
+	kernel.KindMatMul:      {files: "float", wide: 4, strides: []int{3, 4, 5, 6}, shape: product},
+	kernel.KindMatMul8:     {files: "dot4 int8", wide: 2, shape: product},
+	kernel.KindConv:        {files: "conv", wide: 2, per: 8, things: []int{0, 1, 2}},
+	kernel.KindDepthwise:   {files: "depthwise", wide: 2, per: 8, things: []int{0, 1, 4}},
+	kernel.KindDepthwise8:  {files: "depthwise8", wide: 2, per: 8, things: []int{0, 1, 4}},
+	kernel.KindUpsampleAdd: {files: "upsample", wide: 4, per: 1, things: []int{0, 1, 2}},
+	kernel.KindLayerNorm:   {files: "reduce layernorm", wide: 4, shape: rows4},
+	kernel.KindL2Norm:      {files: "reduce l2norm", wide: 4, shape: rows4},
+	kernel.KindL1Norm:      {files: "reduce l1norm", wide: 4, shape: rows4},
+	kernel.KindQuantize:    {files: "reduce divide quantize", wide: 2, shape: rows8},
+	kernel.KindAdd:         {files: "add", wide: 4, per: 4, things: []int{0, 1}},
+	kernel.KindAddPosition: {files: "position", wide: 4, per: 4, things: []int{0, 1, 2}},
+	kernel.KindAttention:   {files: "attention", wide: 4, strides: []int{4}, shape: heads},
+	kernel.KindPack:        {files: "pack", wide: 4, strides: []int{2}, shape: panels},
+	kernel.KindActivate:    {files: "activate", wide: 4, per: 4, things: []int{0}},
+	kernel.KindClassify:    {files: "reduce classify", wide: 1, shape: group(0)},
+	kernel.KindPicture:     {files: "picture", wide: 4, per: 1, things: []int{2, 3}},
+	kernel.KindPaint:       {files: "paint", wide: 1, per: 4, things: []int{0, 1}},
+	kernel.KindColumns8:    {files: "reduce divide columns8", wide: 1, shape: columns},
+	kernel.KindMaps:        {files: "dot4 maps", wide: 4, strides: []int{2}, shape: cells},
+	kernel.KindPeaks:       {files: "reduce peaks", wide: 1, shape: group(0)},
+}
+
+// groupSize is the number of invocations of most workgroups.
+const groupSize = 64
+
+// lay says how an op is run, in no groups if no shader can. Its kind must not
+// be one that expand replaces.
+// Dot is the file with the product of four bytes that the device has.
+func (o *op) lay(dot string) dispatch {
+	if o.kind >= kernel.KindCount || roles[o.kind].files == "" {
+		panic("kernel/webgpu: unknown op")
+	}
+	r := &roles[o.kind]
+	wide, aligned := r.wide, 1
+	fit := func(n uint32) {
+		for n%uint32(wide) != 0 {
+			wide /= 2
+		}
+	}
+	for i, v := range o.views {
+		switch {
+		case v == absent:
+		case o.constants>>i&1 == 0:
+			fit(v)
+		case v%4 != 0:
+			aligned = 0
+		}
+	}
+	for _, i := range r.strides {
+		fit(uint32(o.ints[i]))
+		if o.ints[i]%4 != 0 {
+			aligned = 0
+		}
+	}
+	if ldd, bytes := o.ints[3], o.ints[5] != 0; o.kind == kernel.KindMatMul8 && (bytes && ldd%8 != 0 || !bytes && (ldd|o.ints[4])%2 != 0) {
+		wide = 1
+	}
+	d := dispatch{module: "common memory" + string(rune('0'+wide)) + " " + strings.Replace(r.files, "dot4", dot, 1)}
+	d.set("CONSTANTS", int(o.constants)).set("ALIGNED", aligned)
+	if r.shape != nil {
+		r.shape(o, &d)
+		return d
+	}
+	things := 1
+	for _, i := range r.things {
+		things *= o.ints[i]
+	}
+	d.groups = (things + r.per*groupSize - 1) / (r.per * groupSize)
+	return d
+}
+
+// fold brings groups into the dimensions of a dispatch.
+func fold(groups int) (x, y int) {
+	if groups <= maxGroups {
+		return groups, 1
+	}
+	y = (groups + maxGroups - 1) / maxGroups
+	return (groups + y - 1) / y, y
+}
+
+// fewTiles is the number of tiles below which a product is left to rows.wgsl,
+// which makes many more and smaller workgroups.
+const fewTiles = 32
+
+// product is the shape of matrix products.
+func product(o *op, d *dispatch) {
+	m, panels := o.ints[0], o.ints[1]/kernel.Panel
+	// The width of a tile that wastes least; the height fits 48 queries.
+	wx := 8
+	if panels < wx {
+		wx = panels
+	} else {
+		for _, w := range []int{6, 5} {
+			if (panels+w-1)/w*w < (panels+wx-1)/wx*wx {
+				wx = w
+			}
+		}
+	}
+	wy := 16
+	if m <= 48 {
+		wy = 12
+	}
+	if tiles := (m + 4*wy - 1) / (4 * wy) * ((panels + wx - 1) / wx); tiles >= fewTiles {
+		d.module += " tile"
+		d.set("WX", wx).set("WY", wy).groups = tiles
+		return
+	}
+	d.module += " rows"
+	d.groups = (m + 3) / 4 * ((panels + 3) / 4)
+}
+
+// heads is the shape of attention. Where keys are few, as those of prompts
+// are, fewer lanes share a query.
+func heads(o *op, d *dispatch) {
+	nq, nk, d4, h := o.ints[0], o.ints[1], o.ints[2]/4, o.ints[3]
+	if d4/h > 16 {
+		return // more than attention.wgsl keeps in registers: no groups
+	}
+	queries, lanes := 4, 32
+	if nk <= 64 {
+		queries, lanes = 8, 8
+	}
+	d.set("FOURS", d4/h).set("QUERIES", queries).set("LANES", lanes).groups = (nq + queries - 1) / queries * h
+}
+
+// rows4 and rows8 are the shapes of roles where a number of lanes share a row
+// and take four or eight numbers at a time.
+func rows4(o *op, d *dispatch) { lanes(o, d, 4) }
+func rows8(o *op, d *dispatch) { lanes(o, d, 8) }
+
+func lanes(o *op, d *dispatch, numbers int) {
+	n := 1
+	for n < groupSize && n*numbers < o.ints[1] {
+		n *= 2
+	}
+	d.set("LANES", n).groups = (o.ints[0]*n + groupSize - 1) / groupSize
+}
+
+// group is the shape of roles where a workgroup makes one of what integer i counts.
+func group(i int) func(*op, *dispatch) {
+	return func(o *op, d *dispatch) { d.groups = o.ints[i] }
+}
+
+func columns(o *op, d *dispatch) {
+	d.set("LANES", groupSize/kernel.Panel).groups = o.ints[1] / kernel.Panel
+}
+
+func cells(o *op, d *dispatch) { d.groups = o.ints[2] / kernel.Panel }
+
+func panels(o *op, d *dispatch) {
+	d.groups = ((o.ints[1]+kernel.Panel-1)/kernel.Panel*o.ints[0]*2 + groupSize - 1) / groupSize
+}
