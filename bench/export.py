@@ -12,7 +12,6 @@ the maps S. They are written so that onnxruntime has little to do: constants (po
 are folded in, the padding of strided convolutions is the convolution's own, keys come out as they are multiplied. Each
 float32 graph is run by onnxruntime and compared with the PyTorch network, so it is the same network and not a look-alike.
 """
-import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -26,7 +25,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 
-from graphs import HERE, PHRASES, calibration_pixels, compare, prepare
+from graphs import PHRASES, arguments, calibration_pixels, compare, prepare
 from network import Conv, normalise, sine_positions, up2
 
 OPSET = 17
@@ -236,12 +235,7 @@ def quantize_segment(source, target):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--weights", type=Path, default=HERE.parent / "weights" / "default")
-    p.add_argument("--examples", type=Path, default=HERE.parent / "site" / "examples")
-    p.add_argument("--out", type=Path, default=HERE / ".cache")
-    args = p.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
+    args = arguments(__doc__)
     it = prepare(args.weights, args.examples / "astronaut.jpg")
     network, config, side = it.network, it.config, it.side
     encode, segment = Encode(network, side, side), Segment(network)

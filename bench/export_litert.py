@@ -10,8 +10,6 @@ It is the network of export.py in the shape that LiteRT's XNNPACK takes best: ma
 booleans, and products of two things that are both made at run time have a batch of at least two, since of one the converter
 makes a fully connected layer, which packs its weights anew in each run. Each graph is compared with PyTorch.
 """
-import argparse
-from pathlib import Path
 
 import litert_torch
 import numpy as np
@@ -20,7 +18,7 @@ import torch.nn.functional as F
 from ai_edge_quantizer import qtyping, quantizer, recipe, recipe_manager
 from torch import nn
 
-from graphs import HERE, calibration_pixels, compare, prepare
+from graphs import arguments, calibration_pixels, compare, prepare
 from network import normalise, sine_positions
 
 # relu6(−STEEP·m) is 6 where m < 0 and else 0. LOW is as good as −∞ in front of a softmax.
@@ -183,12 +181,7 @@ def quantize(source, target, pictures, first):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--weights", type=Path, default=HERE.parent / "weights" / "default")
-    p.add_argument("--examples", type=Path, default=HERE.parent / "site" / "examples")
-    p.add_argument("--out", type=Path, default=HERE / ".cache")
-    args = p.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
+    args = arguments(__doc__)
     it = prepare(args.weights, args.examples / "astronaut.jpg")
 
     def rows(x):

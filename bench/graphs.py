@@ -1,4 +1,5 @@
 """What the exports have in common: the network from a folder of weights, what it is asked, and what it must answer."""
+import argparse
 import hashlib
 import json
 import sys
@@ -20,6 +21,17 @@ PHRASES = ["person", "flag", "helmet", "dog", "car", "tree", "sky", "chair", "ca
 # The order of an exported graph's additions is not PyTorch's. Where a mask logit that steers attention lies near 0, that
 # may block one more or one less cell, which moves everything behind it; hence relative to the largest number, and not 1e-5.
 TOLERANCE = 1e-3
+
+
+def arguments(about):
+    """What an export is told on its command line; its folder is there afterwards."""
+    p = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--weights", type=Path, default=HERE.parent / "weights" / "default")
+    p.add_argument("--examples", type=Path, default=HERE.parent / "site" / "examples")
+    p.add_argument("--out", type=Path, default=HERE / ".cache")
+    args = p.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    return args
 
 
 # --------------------------------------------------------------------------------------------------------------- weights

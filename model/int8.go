@@ -102,8 +102,9 @@ func (l *loader) block(name string, in, out int, f format) kernel.Const {
 		l.source.Read(name+".bias", bias)
 		for n := range out {
 			sum := 0
-			for at := kernel.Pack8(in, 0, n); at < kernel.Pack8(in, 0, n)+in*kernel.Panel; at += kernel.Panel * kernel.Quad {
-				q := packed[at : at+kernel.Quad]
+			column := packed[kernel.Pack8(in, 0, n):]
+			for k := 0; k < in; k += kernel.Quad {
+				q := column[k*kernel.Panel:][:kernel.Quad]
 				sum += int(int8(q[0])) + int(int8(q[1])) + int(int8(q[2])) + int(int8(q[3]))
 			}
 			scale[n] = m.Scale(n) * f.in * f.out

@@ -39,13 +39,21 @@ func (l *loader) check(name string, shape ...int) {
 }
 
 // vector registers a tensor as it is.
-func (l *loader) vector(name string, shape ...int) kernel.Const {
+func (l *loader) vector(name string, shape ...int) kernel.Const { return l.scaled(1, name, shape...) }
+
+// scaled registers a tensor times factor.
+func (l *loader) scaled(factor float32, name string, shape ...int) kernel.Const {
 	n := 1
 	for _, s := range shape {
 		n *= s
 	}
 	l.check(name, shape...)
-	return l.constants.Add(n, func(dst []float32) { l.source.Read(name, dst) })
+	return l.constants.Add(n, func(dst []float32) {
+		l.source.Read(name, dst)
+		for i := range dst {
+			dst[i] *= factor
+		}
+	})
 }
 
 // linear is a fully connected layer, or a 1×1 convolution over rows.
@@ -120,13 +128,7 @@ func (l *loader) scaledDepthwise(name string, channels, size int, factor float32
 			}
 		}
 	})
-	l.check(name+".bias", channels)
-	f.bias = l.constants.Add(channels, func(dst []float32) {
-		l.source.Read(name+".bias", dst)
-		for c := range dst {
-			dst[c] *= factor
-		}
-	})
+	f.bias = l.scaled(factor, name+".bias", channels)
 	return f
 }
 

@@ -49,13 +49,7 @@ func (l *loader) trunk() trunk {
 			return factor * w[(n*3+c)*9+tap]
 		})
 	})
-	l.check("trunk.stem.bias", stemChannels)
-	t.stem.bias = l.constants.Add(stemChannels, func(dst []float32) {
-		l.source.Read("trunk.stem.bias", dst)
-		for i := range dst {
-			dst[i] *= factor
-		}
-	})
+	t.stem.bias = l.scaled(factor, "trunk.stem.bias", stemChannels)
 	in := stemChannels
 	for _, s := range trunkStages {
 		for i := range s.blocks {

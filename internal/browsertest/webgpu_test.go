@@ -3,8 +3,6 @@ package browsertest
 import (
 	"net/url"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 )
 
@@ -37,54 +35,10 @@ func runWebGPU(t *testing.T, b browser, folder, variant, only string) {
 	if o := os.Getenv("PMP_ONLY"); o != "" {
 		only = o
 	}
-	if _, err := b.path(); err != nil {
-		if needed {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
-	program, err := testsFor(t, folder)
+	mustHave(t, b)
+	program, err := compileTests(t.TempDir(), folder)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newTestServer(t, site(t), filepath.Join(root, "js/test"))
-	s.kernels = program
-	printed, finished, err := s.run(b, "/isolated/test/kernels.html?variant="+url.QueryEscape(variant)+"&run="+url.QueryEscape(only))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !finished {
-		t.Fatalf("the tests did not come to their end within %v\nwhat they printed:\n%s\nwhat the browser printed:\n%s", patience, s.log(), printed)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, r := range s.results {
-		switch m := outcome.FindStringSubmatch(r.Log); {
-		case r.Finish:
-			t.Log(r.Browser)
-			if r.Error != "" {
-				t.Error(r.Error)
-			}
-		case m != nil:
-			t.Run(m[2], func(t *testing.T) {
-				if m[1] == "FAIL" {
-					t.Error("see the lines of the whole run")
-				}
-			})
-		default:
-			t.Log(r.Log)
-		}
-	}
-}
-
-// testsFor compiles the tests of a package for a browser.
-func testsFor(t *testing.T, folder string) (string, error) {
-	name := filepath.Join(t.TempDir(), "tests.wasm")
-	cmd := exec.Command("go", "test", "-c", "-o", name, "./"+folder)
-	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "GOOS=js", "GOARCH=wasm")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", &buildFailed{string(out), err}
-	}
-	return name, nil
+	runTests(t, b, program, "variant="+url.QueryEscape(variant)+"&run="+url.QueryEscape(only))
 }
