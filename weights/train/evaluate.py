@@ -6,7 +6,9 @@ full      mIoU when all names of the set are asked for together (label map; with
 present   mIoU when the names that are in the photo are asked for together
 single    each name in the photo asked for alone: IoU of its mask, mean over all (photo, name) pairs; single_class: pooled by
           class before averaging
-recall    share of the truth's segments (photo, name) that some proposal σ(m) > 0.5 meets with IoU ≥ 0.5 / 0.75
+recall    share of the truth's segments (photo, name) that some proposal σ(m) > 0.5 meets with IoU ≥ 0.5 / 0.75; the proposals
+          are those of the request for all names of the set
+oracle    mIoU if the truth named those proposals, each by what it overlaps best
 auc       area under the ROC curve of the presence scores, all names of the set together; auc_single: names asked for alone
 accuracy  of "present" when names are asked for alone, half of them absent
 """
@@ -86,12 +88,27 @@ def label_map(s, numbers, theta):
     return np.where(np.take_along_axis(s, best[None], 0)[0] > theta, np.asarray(numbers)[best], 0)
 
 
+def oracle_labels(proposals, truth):
+    """Labels of known pixels if the truth named the proposals [Q,N]: each gets the label, 0 among them, with which its IoU is
+    highest, and where proposals overlap the higher IoU wins."""
+    numbers = np.unique(truth)
+    is_label = (truth[None] == numbers[:, None]).astype(np.float32)
+    flat = proposals.astype(np.float32)
+    both = flat @ is_label.T                                              # [Q,labels]
+    iou = both / (flat.sum(1)[:, None] + is_label.sum(1) - both)
+    best, said = iou.max(1), np.zeros(len(truth), truth.dtype)
+    for q in np.argsort(best, kind="stable"):
+        if best[q] > 0:
+            said[proposals[q]] = numbers[iou[q].argmax()]
+    return said
+
+
 @torch.no_grad()
 def evaluate(network, embeddings, chosen, theta):
     """Figures of one validation set; embeddings [T,embed] of its names."""
     rng = np.random.default_rng(0)
     n = len(chosen.names)
-    full, present_only = Overlap(n + 1), Overlap(n + 1)
+    full, present_only, oracle = Overlap(n + 1), Overlap(n + 1), Overlap(n + 1)
     single, by_class, hits, all_scores, single_scores = [], Overlap(n + 1), [], ([], []), ([], [])
     started = time.time()
     for photo in chosen.photos:
@@ -112,6 +129,7 @@ def evaluate(network, embeddings, chosen, theta):
         proposals = enlarge(out["masks"].sigmoid().numpy(), width, height) > 0.5
         known = truth != data.IGNORE
         flat = proposals[:, known].astype(np.float32)
+        oracle.add(oracle_labels(proposals[:, known], truth[known]), truth[known])
         for c in there:
             t = (truth[known] == c).astype(np.float32)
             both = flat @ t
@@ -134,6 +152,7 @@ def evaluate(network, embeddings, chosen, theta):
     return {"full": full.mean(0 if chosen.background else 1), "present": present_only.mean(0 if chosen.background else 1),
             "single": float(np.mean(single)), "single_class": by_class.mean(1),
             "recall50": float(np.mean(np.array(hits) >= 0.5)), "recall75": float(np.mean(np.array(hits) >= 0.75)),
+            "oracle": oracle.mean(0 if chosen.background else 1),
             "auc": auc(*all_scores), "auc_single": auc(scores, labels), "accuracy": float(((scores >= 0.5) == labels).mean()),
             "photos": len(chosen.photos), "seconds": (time.time() - started) / len(chosen.photos)}
 
@@ -147,6 +166,7 @@ def main():
     p.add_argument("--int8", action="store_true", help="weights as the product ships them")
     p.add_argument("--theta", type=float)
     p.add_argument("--set", nargs="+", default=[], metavar="KEY=NUMBER", help="other numbers than the configuration's, such as alpha=0.2")
+    p.add_argument("--json", help="file that also gets the figures")
     p.add_argument("--threads", type=int, default=1)
     args = p.parse_args()
     torch.set_num_threads(args.threads)
@@ -156,11 +176,14 @@ def main():
         network.config[key] = float(number)
     theta, words = network.config["theta"] if args.theta is None else args.theta, tokenizer()
     sets = data.validation_sets(args.data, json.loads((Path(args.data) / "splits.json").read_text()))
+    found = {}
     for name in args.sets:
         chosen = sets[name]
         chosen.photos = chosen.photos[:args.limit]
-        figures = evaluate(network, embed(encoder, words, chosen.names), chosen, theta)
+        figures = found[name] = evaluate(network, embed(encoder, words, chosen.names), chosen, theta)
         print(f"{name:16s}" + "  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in figures.items()), flush=True)
+    if args.json:
+        Path(args.json).write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

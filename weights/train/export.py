@@ -46,7 +46,8 @@ def main():
     p.add_argument("--out", required=True)
     p.add_argument("--rank", type=int, default=104, help="rank of the second stage's coefficients")
     p.add_argument("--per-source", type=int, default=45, help="calibration photos of each source")
-    p.add_argument("--rounding-photos", type=int, default=12, help="photos of each source that the trunk's biases are corrected on")
+    p.add_argument("--rounding-photos", type=int, default=12,
+                   help="photos of each source that the trunk's biases are corrected on; 0 leaves the trunk as it is")
     p.add_argument("--threads", type=int, default=1)
     args = p.parse_args()
     torch.set_num_threads(args.threads)
@@ -67,8 +68,9 @@ def main():
     network.load_state_dict({k: v for k, v in saved["model"].items() if not k.startswith("stage2.")}, strict=False)
     network.stage2.load_state_dict({**stage2, "trained": embeddings[trained]})
     network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-    photos = calibration_photos(args.data, classes, args.rounding_photos)
-    settle(network.trunk, [read_pixels(p.picture, config["size"]) for p in photos])
+    if args.rounding_photos:
+        photos = calibration_photos(args.data, classes, args.rounding_photos)
+        settle(network.trunk, [read_pixels(p.picture, config["size"]) for p in photos])
     numbers = calibrate(network, embeddings, {n: i for i, n in enumerate(phrases)}, args.data, args.per_source)
 
     state = {k: v.detach().float().contiguous() for k, v in network.state_dict().items()}

@@ -49,8 +49,9 @@ def imagenet_pooled(network, data_dir, cache):
             both = network.trunk.pooled_head(network.trunk(torch.cat((x, x.flip(3))))["f32"])
         out.append(both.float().mean((2, 3)))
     out = torch.stack(out, 1)
-    torch.save(out, file.with_suffix(".part"))
-    os.replace(file.with_suffix(".part"), file)
+    part = file.with_suffix(f".{os.getpid()}")                            # runs side by side may all be the first
+    torch.save(out, part)
+    os.replace(part, file)
     return out
 
 
@@ -156,6 +157,7 @@ def train(args, rank=0):
 
     say(f"{vars(args)}; {sum(p.numel() for p in parameters) / 1e6:.2f} M trained parameters; from step {first}")
     started = saved_at = time.time()
+    worked = time.process_time()
     sums, counted = {}, 0
     step = first
     while True:
@@ -213,7 +215,8 @@ def train(args, rank=0):
         if step % 25 == 0:
             speed = (step - first) * args.batch * args.processes / (time.time() - started)
             say(f"step {step} ({progress:.0%}) " + " ".join(f"{k} {v / counted:.3f}" for k, v in sums.items())
-                + f" scale {network.decoder.logit_scale.exp():.1f} {speed:.1f}/s {time.time() - started:.0f} s")
+                + f" scale {network.decoder.logit_scale.exp():.1f} {speed:.1f}/s {time.time() - started:.0f} s, "
+                f"of the processor {time.process_time() - worked:.0f} s")
             sums, counted = {}, 0
         if chief and time.time() - saved_at > 180:
             save(out / "last.pt", network, ema, optimiser, step, spent + time.time() - started)

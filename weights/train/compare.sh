@@ -1,0 +1,33 @@
+#!/bin/sh
+# Text cross-attention on against off, everything else alike: ./compare.sh DATA WORK [SEED…]
+# WORK holds text.pt and the views in cache; the results go to RUNS. STEPS, BATCH and CALIBRATION (photos of each source)
+# set the size of a run. The frozen trunk is the same in all of them and stays in float32.
+# Both runs of a seed go side by side on one core each, so that both meet the same load. What is done already is skipped.
+set -eu
+cd "$(dirname "$0")"
+data=$1 work=$2
+shift 2
+runs=${RUNS:-$work/compare}
+python=${PYTHON:-python3}
+export OMP_WAIT_POLICY=passive GLIBC_TUNABLES=glibc.malloc.hugetlb=1
+
+one() {                                                                     # name of the run, its seed, its switch
+    run="$runs/$1-$2"
+    mkdir -p "$run"
+    if ! [ -e "$run/trained" ]; then
+        $python train.py --data "$data" --cache "$work/cache" --text "$work/text.pt" --out "$run" --processes 1 \
+            --batch "${BATCH:-8}" --steps "${STEPS:-600}" --seed "$2" $3 >"$run/train.txt" 2>&1
+        touch "$run/trained"
+    fi
+    [ -e "$run/export/config.json" ] || $python export.py --data "$data" --cache "$work/cache" --text "$work/text.pt" \
+        --checkpoint "$run/last.pt" --out "$run/export" --per-source "${CALIBRATION:-12}" \
+        --rounding-photos 0 >"$run/export.txt" 2>&1
+    [ -e "$run/figures.json" ] || $python evaluate.py --data "$data" --model "$run/export" --json "$run/figures.json" \
+        >"$run/evaluate.txt" 2>&1
+}
+
+for seed in "${@:-0}"; do
+    one on "$seed" "" &
+    one off "$seed" --no-pmp
+    wait $!
+done
