@@ -143,6 +143,14 @@ serve() {
 	exec go run ./cmd/pmp serve "$@"
 }
 
+# Sets dawn to the library that gives Node WebGPU, installed once into the user's cache.
+dawn_version=0.6.2
+dawn() {
+	local cache=${XDG_CACHE_HOME:-$HOME/.cache}/pmp/webgpu-$dawn_version
+	dawn=$cache/node_modules/webgpu/dist/$(node -p 'process.platform + "-" + (process.platform == "darwin" ? "universal" : process.arch)')/dawn.node
+	[ -f "$dawn" ] || { mkdir -p "$cache" && npm install --no-save --prefix "$cache" webgpu@$dawn_version >/dev/null 2>&1 && [ -f "$dawn" ]; }
+}
+
 run_tests() {
 	local unformatted
 	pack
@@ -169,6 +177,17 @@ run_tests() {
 	else
 		done_ "left out: Node is not installed (apt-get install nodejs)"
 	fi
+	step "shaders in every variant"
+	if ! have node || ! have npm; then
+		done_ "left out: Node is not installed (apt-get install nodejs npm)"
+	elif ! dawn; then
+		done_ "left out: npm could not install webgpu@$dawn_version, which compiles them without a graphics card"
+	else
+		tests "Run it alone: kernel/webgpu/node.cjs says how, with PMP_VARIANT=null and -test.run TestVariants" \
+			env -i HOME="$HOME" PATH="$PATH" GOCACHE="$(go env GOCACHE)" GOPATH="$(go env GOPATH)" GOFLAGS="$(go env GOFLAGS)" \
+			GOOS=js GOARCH=wasm PMP_VARIANT=null PMP_DAWN="$dawn" NODE_OPTIONS="--require $PWD/kernel/webgpu/node.cjs" \
+			go test -count=1 -run TestVariants -exec "$(go env GOROOT)/lib/wasm/go_js_wasm_exec" ./kernel/webgpu
+	fi
 	if [ -n "${PMP_SKIP_BROWSERS:-}" ]; then
 		step "browsers"
 		done_ "left out, as PMP_SKIP_BROWSERS asks"
@@ -180,6 +199,9 @@ run_tests() {
 		tests "Run it alone: go test -v -run $b ./internal/browsertest (PMP_ONLY=word runs some of its tests; PMP_SKIP_BROWSERS=1 leaves browsers out)" \
 			env PMP_NEED_BROWSERS=1 go test -count=1 -timeout 15m -run "$b" ./internal/browsertest
 	done
+	step "WebGPU on a software card"
+	tests "Run it alone: go test -v -run WebGPU ./internal/browsertest (PMP_ONLY=word runs some of its tests)" \
+		env PMP_NEED_BROWSERS=1 go test -count=1 -timeout 25m -run WebGPU ./internal/browsertest
 	echo "$passed passed, 0 failed"
 }
 

@@ -12,7 +12,10 @@ export type ErrorCode =
   | "format"
   /** the browser gave too little memory */
   | "out-of-memory"
-  /** the engine stopped; load a new Segmenter */
+  /**
+   * the graphics card was lost, and with it all pictures: encode them again, on the device that the Segmenter takes
+   * instead; or the engine stopped, and every call gets this error: load a new Segmenter
+   */
   | "device-lost"
   /** a picture, a prompt or an option cannot be used */
   | "bad-input"
@@ -51,8 +54,11 @@ export interface Progress {
 export interface LoadOptions {
   /** Folder with manifest.json, or the manifest itself. Default: the folder weights beside index.js. */
   weights?: string | URL;
-  /** "auto" (default) takes the fastest that works. */
-  device?: "auto" | "simd" | "scalar";
+  /**
+   * "auto" (default) takes the fastest that works. The graphics card is taken if a trial when the model is loaded gave
+   * the masks that the processor gives, and not later; what came of it is remembered for two weeks.
+   */
+  device?: "auto" | "webgpu" | "simd" | "scalar";
   /**
    * How many threads share the work. "auto" (default) takes what the machine has, 8 at most; a number may be
    * larger, but not larger than what the machine has. More than one needs a page that is cross-origin isolated.
@@ -74,8 +80,37 @@ export interface SegmentOptions {
   signal?: AbortSignal;
 }
 
+export interface OverlayOptions {
+  /** A colour for each prompt; with fewer colours than prompts they come again. */
+  colors?: Colour[];
+  /** As for segment. */
+  threshold?: number;
+  signal?: AbortSignal;
+}
+
+export interface Answer {
+  /** The prompt. */
+  text: string;
+  /** How sure the model is that the thing is in the picture at all, 0 to 1. */
+  score: number;
+  /** Whether the thing counts as being in the picture. */
+  present: boolean;
+}
+
+/** What a stage takes. */
+export interface Work {
+  /** Ops, or, on a graphics card, dispatches. */
+  dispatches: number;
+  /** Bytes that these read and write, each operand once. */
+  moved: number;
+  /** Bytes that must be moved at least: weights, picture and results, each once. */
+  least: number;
+  /** Milliseconds that the graphics card measured, where it can; browsers round them. */
+  card?: number;
+}
+
 export interface Report {
-  /** What runs: "simd", "simd (relaxed)" or "scalar"; empty before the model is loaded. */
+  /** What runs: "webgpu (…)", "simd", "simd (relaxed)" or "scalar"; empty before the model is loaded. */
   device: string;
   /** How many share the work of the kernels. */
   threads: number;
@@ -83,7 +118,9 @@ export interface Report {
   precision: "int8" | "f32";
   /** The devices that were not taken, and why; "threads" if fewer run than were wanted. */
   reasons: { device: string; reason: string }[];
-  /** Bytes. */
+  /** What of a graphics card's optional features is used, and the shapes that its kernels got when the model was loaded. */
+  features: string[];
+  /** Bytes on the processor's side. */
   memory: { engine: number; kernels: number };
   /** Bytes of the weights as downloaded. */
   weights: number;
@@ -99,7 +136,10 @@ export interface Report {
     encode?: number;
     segment?: number;
     masks?: number;
+    overlay?: number;
   };
+  /** What the last encode and the last segment took. */
+  work: { encode?: Work; segment?: Work };
   counts: { encode: number; segment: number };
 }
 
@@ -133,6 +173,11 @@ export class Picture {
    * @throws {PMPError} aborted, bad-input, out-of-memory, device-lost
    */
   segment(prompts: string | Iterable<string>, options?: SegmentOptions): Promise<SegmentResult>;
+  /**
+   * The same masks as one picture, transparent where nothing was found. Where a graphics card has them, they stay there.
+   * @throws {PMPError} aborted, bad-input, out-of-memory, device-lost
+   */
+  overlay(prompts: string | Iterable<string>, options?: OverlayOptions): Promise<{ bitmap: ImageBitmap; answers: Answer[] }>;
   close(): void;
 }
 

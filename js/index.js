@@ -28,7 +28,7 @@ export class Segmenter {
   #ids = 0;
   #dead = null; // the error that every further call gets
   #pictures = new Set();
-  #report = { device: "", precision: "", threads: 1, reasons: [], memory: { engine: 0, kernels: 0 }, weights: 0, times: {}, counts: { encode: 0, segment: 0 } };
+  #report = { device: "", precision: "", threads: 1, reasons: [], features: [], memory: { engine: 0, kernels: 0 }, weights: 0, times: {}, work: {}, counts: { encode: 0, segment: 0 } };
 
   /** Use Segmenter.load(). */
   constructor(key) {
@@ -39,7 +39,7 @@ export class Segmenter {
       throw new PMPError("unsupported", `The browser did not start a worker (${e.message}). Serve this package from the page's own origin, and allow worker-src 'self'.`, { cause: e });
     }
     this.#worker.onmessage = ({ data }) => this.#answer(data);
-    const missing = "Check that worker.js, error.js, threads.js and wasm_exec.js lie beside index.js, that all come with the same headers, and that the browser knows module workers.";
+    const missing = "Check that worker.js, card.js, error.js, threads.js and wasm_exec.js lie beside index.js, that all come with the same headers, and that the browser knows module workers.";
     // Firefox does not always tell that a file which the worker imports is missing.
     this.#start = setTimeout(() => this.#end(new PMPError("unsupported", `The worker did not start in ${START / 1000} s. ${missing}`)), START);
     this.#worker.onerror = (e) => {
@@ -56,7 +56,8 @@ export class Segmenter {
    *
    * @param {object} [options]
    * @param {string|URL} [options.weights] folder with manifest.json, or the manifest itself; default: beside this file
-   * @param {"auto"|"simd"|"scalar"} [options.device] "auto" takes the fastest that works
+   * @param {"auto"|"webgpu"|"simd"|"scalar"} [options.device] "auto" takes the fastest that works: the graphics card if
+   *   a trial, which is remembered, was right and not slower than the processor
    * @param {number|"auto"} [options.threads] how many threads share the work; "auto" (default) takes what the machine
    *   has, 8 at most. More than one needs a page that is cross-origin isolated
    * @param {"int8"|"f32"} [options.precision] how products with weights are computed; default "int8", which is faster
@@ -68,8 +69,8 @@ export class Segmenter {
    */
   static async load({ weights, device = "auto", threads = "auto", precision = "int8", cache = true, onprogress, signal } = {}) {
     checkAborted(signal);
-    if (!["auto", "simd", "scalar"].includes(device)) {
-      throw new PMPError("bad-input", `There is no device "${device}"; take "auto", "simd" or "scalar".`);
+    if (!["auto", "webgpu", "simd", "scalar"].includes(device)) {
+      throw new PMPError("bad-input", `There is no device "${device}"; take "auto", "webgpu", "simd" or "scalar".`);
     }
     if (threads !== "auto" && !(Number.isInteger(threads) && threads > 0)) {
       throw new PMPError("bad-input", `threads must be "auto" or a whole number from 1 on, not ${String(threads)}.`);
@@ -80,9 +81,8 @@ export class Segmenter {
     const seg = new Segmenter(KEY);
     try {
       const args = { weights: manifestURL(weights), device, threads, precision, cache };
+      seg.#report.precision = precision;
       const value = await seg.#call("load", args, { signal, onprogress });
-      const { device: name, threads: running, reasons, bytes } = value;
-      Object.assign(seg.#report, { device: name, precision, threads: running, reasons, weights: bytes });
       Object.assign(seg.#report.times, value.times);
       return seg;
     } catch (e) {
@@ -115,10 +115,10 @@ export class Segmenter {
       args.bitmap?.close(); // does nothing if the worker has it
       throw e;
     }
-    this.#report.counts.encode++;
-    Object.assign(this.#report.times, value.times);
+    this.#did("encode", value);
     const picture = new Picture(KEY, width, height, {
-      segment: (args, signal) => this.#segment({ ...args, picture: value.picture }, signal),
+      segment: (args, signal) => this.#segment("segment", { ...args, picture: value.picture }, signal),
+      overlay: (args, signal) => this.#segment("overlay", { ...args, picture: value.picture }, signal),
       close: () => {
         this.#pictures.delete(picture);
         if (!this.#dead) this.#call("close", { picture: value.picture }).catch(() => {});
@@ -128,18 +128,24 @@ export class Segmenter {
     return picture;
   }
 
-  async #segment(args, signal) {
+  async #segment(how, args, signal) {
     this.#check(signal);
-    const value = await this.#call("segment", args, { signal });
-    this.#report.counts.segment++;
-    Object.assign(this.#report.times, value.times);
-    const masks = value.masks.map((m) => new Mask(m, args.width, args.height));
-    return { masks, labelMap: value.labels ?? null, width: args.width, height: args.height };
+    const value = await this.#call(how, args, { signal, late: ({ bitmap }) => bitmap?.close() });
+    this.#did("segment", value);
+    return value;
+  }
+
+  /** Notes in the report what a call took. */
+  #did(what, { times, work }) {
+    this.#report.counts[what]++;
+    Object.assign(this.#report.times, times);
+    Object.assign(this.#report.work, work);
   }
 
   /**
-   * What runs and why: device, precision, threads, the devices that were not taken and the reasons,
-   * memory in bytes, the last times by stage in ms, and how often was encoded and segmented.
+   * What runs and why: device, precision, threads, the devices that were not taken and the reasons, what is used of
+   * a graphics card, memory in bytes, the last times by stage in ms, what they took in dispatches and bytes, and how
+   * often was encoded and segmented.
    */
   report() {
     return structuredClone(this.#report);
@@ -192,16 +198,20 @@ export class Segmenter {
     return promise;
   }
 
-  #answer({ id, value, error, progress, memory }) {
+  #answer({ id, value, error, progress, memory, loaded }) {
     clearTimeout(this.#start);
     const call = this.#calls.get(id);
     if (!call) return;
     if (progress) return call.onprogress(progress);
     if (memory) this.#report.memory = memory;
+    if (loaded) {
+      const { device, threads, reasons, features = [], bytes: weights } = loaded;
+      Object.assign(this.#report, { device, threads, reasons, features, weights });
+    }
     if (error) {
       const e = new PMPError(error.code, error.message);
       call.reject(e);
-      if (e.code === "device-lost") this.#end(e);
+      if (error.fatal) this.#end(e);
     } else {
       call.resolve(value);
     }
@@ -244,7 +254,30 @@ export class Picture {
   async segment(prompts, { threshold, labelMap = true, signal } = {}) {
     if (this.#closed) throw new PMPError("bad-input", "This picture is closed; encode it again.");
     const { width, height } = this;
-    return this.#do.segment({ prompts: checkPrompts(prompts), threshold: checkThreshold(threshold), labelMap, width, height }, signal);
+    const args = { prompts: checkPrompts(prompts), threshold: checkThreshold(threshold), labelMap, width, height };
+    const { masks, labels } = await this.#do.segment(args, signal);
+    return { masks: masks.map((m) => new Mask(m, width, height)), labelMap: labels ?? null, width, height };
+  }
+
+  /**
+   * Finds the same masks and makes one picture of them to draw over the original, transparent where nothing was found.
+   * With a graphics card everything stays there, so this is the quickest way to show what was found.
+   *
+   * @param {string[]|string} prompts as for segment
+   * @param {object} [options]
+   * @param {[number, number, number, number?][]} [options.colors] red, green, blue and alpha, 0 to 255, for each
+   *   prompt; with fewer colours than prompts they come again
+   * @param {number} [options.threshold]
+   * @param {AbortSignal} [options.signal]
+   * @returns {Promise<{bitmap: ImageBitmap, answers: {text: string, score: number, present: boolean}[]}>}
+   * @throws {PMPError} aborted, bad-input, out-of-memory, device-lost
+   */
+  async overlay(prompts, { colors = COLORS, threshold, signal } = {}) {
+    if (this.#closed) throw new PMPError("bad-input", "This picture is closed; encode it again.");
+    const { width, height } = this;
+    const args = { prompts: checkPrompts(prompts), threshold: checkThreshold(threshold), palette: paletteOf(colors), width, height };
+    const { bitmap, answers } = await this.#do.overlay(args, signal);
+    return { bitmap, answers };
   }
 
   /** Gives back the memory of this picture. Masks that were made stay good. */
@@ -253,6 +286,22 @@ export class Picture {
     this.#closed = true;
     this.#do.close();
   }
+}
+
+const COLORS = [[255, 92, 92, 140], [64, 156, 255, 140], [255, 196, 0, 140], [46, 204, 143, 140], [186, 104, 255, 140], [255, 140, 66, 140]];
+
+/** A word for each label, the bytes of a pixel in order. The last one, for no label, stays transparent. */
+function paletteOf(colors) {
+  const palette = new Uint32Array(MAX_PROMPTS + 1);
+  const bytes = new Uint8ClampedArray(palette.buffer, 0, 4 * MAX_PROMPTS);
+  if (!(Array.isArray(colors) && colors.length > 0 && colors.every((c) => [3, 4].includes(c?.length) && [...c].every(Number.isFinite)))) {
+    throw new PMPError("bad-input", "colors must be a list of colours, each [red, green, blue] or [red, green, blue, alpha] from 0 to 255.");
+  }
+  for (let i = 0; i < MAX_PROMPTS; i++) {
+    const [r, g, b, a = 255] = colors[i % colors.length];
+    bytes.set([r, g, b, a], 4 * i);
+  }
+  return palette;
 }
 
 // Only this module may call the constructors.

@@ -88,6 +88,8 @@ async function toBitmap(source) {
     throw new PMPError("bad-input", `encode takes an <img>, <canvas>, <video>, ImageBitmap, ImageData, Blob, File, VideoFrame, OffscreenCanvas or a URL, not ${got}.`);
   }
   try {
+    // A frame goes to the worker as it is, which may leave it on the graphics card. Its sides are those that are shown.
+    if (is("VideoFrame")) return sized(source.clone());
     return await createImageBitmap(source);
   } catch (e) {
     const message = e.name === "SecurityError"
@@ -96,6 +98,9 @@ async function toBitmap(source) {
     throw new PMPError("bad-input", message, { cause: e });
   }
 }
+
+/** A frame with the sides that a bitmap has. */
+const sized = (frame) => Object.assign(frame, { width: frame.displayWidth, height: frame.displayHeight });
 
 /**
  * Whether a JPEG or PNG lacks its end. Some browsers show the rest of such a picture in grey

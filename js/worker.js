@@ -1,7 +1,8 @@
 // The worker that holds the engine. It answers one message at a time; the page's
 // side (index.js) keeps the queue. A message is {id, call, args} or {cancel: id}, an
-// answer {id, value}, {id, error: {code, message}} or {id, progress}.
+// answer {id, value, loaded}, {id, error: {code, message, fatal}} or {id, progress}.
 import "./wasm_exec.js";
+import { findCard } from "./card.js";
 import { PMPError, aborted, checkAborted } from "./error.js";
 import { startThreads, threadsFor } from "./threads.js";
 
@@ -20,6 +21,12 @@ const controllers = new Map();
 let go = null;
 /** The engine's WebAssembly memory, and that of the kernels, which pure Go does not have. */
 let engineMemory = null, kernelMemory = null;
+/** What load was called with, and what it found; null after a graphics card was lost. */
+let settings = null, loaded = null;
+/** Whether a card was not lost when it drew on a canvas, as those made of software are. */
+let canvasWorks = true;
+/** Ends the tasks that wait for an engine which has stopped. */
+let stopped = null;
 
 self.onmessage = async ({ data: { id, call, args, cancel } }) => {
   if (cancel !== undefined) {
@@ -35,10 +42,10 @@ self.onmessage = async ({ data: { id, call, args, cancel } }) => {
       transfer,
       progress: (p) => self.postMessage({ id, progress: p }),
     });
-    self.postMessage({ id, value, memory: memoryUse() }, transfer);
+    self.postMessage({ id, value, memory: memoryUse(), loaded }, transfer);
   } catch (e) {
     const error = e instanceof PMPError ? e : new PMPError("internal", String(e?.message ?? e));
-    self.postMessage({ id, error: { code: error.code, message: error.message } });
+    self.postMessage({ id, error: { code: error.code, message: error.message, fatal: settings !== null && !go } });
   } finally {
     controllers.delete(id);
   }
@@ -48,6 +55,18 @@ self.postMessage({ id: 0 }); // all that this file imports is there
 
 /** Calls a function of the engine; its errors become PMPErrors. */
 function engine(name, ...args) {
+  return answerOf(call(name, args));
+}
+
+/** Calls one that answers later. */
+async function task(name, ...args) {
+  return answerOf(await new Promise((resolve, reject) => {
+    stopped = reject;
+    call(name, [resolve, ...args]);
+  }));
+}
+
+function call(name, args) {
   if (!go) throw new PMPError("device-lost", "The engine has stopped. Load a new Segmenter.");
   let out;
   try {
@@ -57,12 +76,19 @@ function engine(name, ...args) {
     go = null;
     throw new PMPError("device-lost", `The engine stopped (${e.message}). Load a new Segmenter, and use smaller pictures if this happens again.`);
   }
-  if (out?.error) throw new PMPError(out.error.code, out.error.message);
-  if (out === undefined) {
-    go = null;
-    throw new PMPError("device-lost", "The engine stopped, most likely for lack of memory. Load a new Segmenter and use a smaller picture.");
-  }
+  if (out === undefined) throw engineStopped();
   return out;
+}
+
+function engineStopped() {
+  go = null;
+  return new PMPError("device-lost", "The engine stopped, most likely for lack of memory. Load a new Segmenter and use a smaller picture.");
+}
+
+function answerOf(out) {
+  if (!out?.error) return out;
+  if (out.error.lost) loaded = null;
+  throw Object.assign(new PMPError(out.error.code, out.error.message), { lost: out.error.lost });
 }
 
 function memoryUse() {
@@ -71,87 +97,140 @@ function memoryUse() {
 
 const calls = {
   /** Gets engine and weights, and brings the weights to a device. */
-  async load({ weights, device, precision, threads, cache }, { signal, progress }) {
-    const times = {};
-    const time = stopwatch(times);
-    progress({ stage: "download", loaded: 0, total: 0 });
-    const [manifest] = await Promise.all([getManifest(weights, cache, signal), startEngine(signal)]);
-    time("engine");
-    const starting = startPool(device, threads); // they start while the weights are on their way
-    const files = readManifest(manifest);
-    await getFiles(files, manifest.url, cache, signal, progress);
-    time("weights");
-    checkAborted(signal);
-    const total = files.reduce((sum, f) => sum + f.size, 0);
-    progress({ stage: "prepare", loaded: total, total });
-    await breath();
-    const { pool, reason } = await starting;
-    time("threads");
-    const { memory, ...loaded } = engine("load", device, { precision, pool });
-    if (reason && loaded.device !== "scalar") loaded.reasons.push({ device: "threads", reason });
-    kernelMemory = memory ?? null;
-    time("prepare");
-    progress({ stage: "ready", loaded: total, total });
-    return { ...loaded, times, bytes: total };
+  async load(options, context) {
+    settings = options;
+    return bring(options.device, context);
   },
 
   /** Puts a picture's pixels where the kernels read them, and encodes them. */
-  encode({ bitmap, pixels, width, height }) {
-    const times = {};
-    const time = stopwatch(times);
-    const picture = engine("begin", width, height);
+  async encode(args, context) {
     try {
-      time("begin");
-      if (kernelMemory) {
-        // The buffer is asked for only now, since begin may have made the memory grow.
-        const target = new Uint8Array(kernelMemory.buffer, picture.address, 4 * width * height);
-        if (pixels) target.set(pixels);
-        else readBitmap(bitmap, width, height, (offset, piece) => target.set(piece, offset));
-      } else {
-        if (!pixels) {
-          pixels = new Uint8Array(4 * width * height);
-          readBitmap(bitmap, width, height, (offset, piece) => pixels.set(piece, offset));
-        }
-        engine("pixels", picture.id, pixels);
+      await ready(context);
+      try {
+        return await encode(args);
+      } catch (e) {
+        if (!e.lost) throw e;
+        await ready(context); // the picture is still here, so another device can have it
+        return await encode(args);
       }
-      time("pixels");
-      engine("encode", picture.id);
-      time("encode");
-    } catch (e) {
-      if (go) engine("close", picture.id);
-      throw e;
     } finally {
-      bitmap?.close();
+      args.bitmap?.close();
     }
-    return { picture: picture.id, times };
   },
 
   /** Finds the masks. They leave as run lengths, which are small and quick to paint. */
-  segment({ picture, prompts, threshold, width, height, labelMap }, { transfer }) {
+  async segment({ picture, prompts, threshold, width, height, labelMap }, { transfer }) {
     const times = {};
     const time = stopwatch(times);
-    const masks = engine("segment", picture, prompts, threshold);
+    const { answers: masks, work } = await task("segment", picture, prompts, threshold);
     time("segment");
     const bytes = new Uint8Array(width * height);
-    for (const [i, m] of masks.entries()) {
-      if (m.present) engine("mask", picture, i, bytes);
-      Object.assign(m, m.present ? measure(bytes, width) : { runs: new Uint32Array(0), area: 0, bbox: [0, 0, 0, 0] });
-      transfer.push(m.runs.buffer);
-    }
+    for (const m of masks) Object.assign(m, { runs: new Uint32Array(0), area: 0, bbox: [0, 0, 0, 0] });
+    await task("masks", picture, bytes, (i) => Object.assign(masks[i], measure(bytes, width)));
+    for (const m of masks) transfer.push(m.runs.buffer);
     let labels;
     if (labelMap) {
       labels = bytes; // no longer needed for masks
-      engine("labels", picture, labels);
+      await task("labels", picture, labels);
       transfer.push(labels.buffer);
     }
     time("masks");
-    return { masks, labels, times };
+    return { masks, labels, times, work: { segment: work } };
   },
 
-  close({ picture }) {
-    if (go) engine("close", picture);
+  /** Finds the masks and makes one picture of them, on the graphics card if that has them. */
+  async overlay({ picture, prompts, threshold, palette, width, height }, { transfer }) {
+    const times = {};
+    const time = stopwatch(times);
+    const { answers, work } = await task("segment", picture, prompts, threshold);
+    time("segment");
+    const canvas = canvasWorks && typeof OffscreenCanvas === "function" ? new OffscreenCanvas(1, 1) : null;
+    let pixels;
+    const drawn = await task("overlay", picture, palette, canvas, () => (pixels = new Uint8Array(4 * width * height))).catch((e) => {
+      canvasWorks &&= !e.lost;
+      throw e;
+    });
+    const bitmap = drawn ? canvas.transferToImageBitmap() : await createImageBitmap(new ImageData(new Uint8ClampedArray(pixels.buffer), width, height));
+    transfer.push(bitmap);
+    time("overlay");
+    return { answers, bitmap, times, work: { segment: work } };
+  },
+
+  async close({ picture }) {
+    if (go) await task("close", picture);
   },
 };
+
+/** Gets what is missing of engine and weights, and brings the weights to a device. */
+async function bring(device, { signal, progress }) {
+  const { weights, precision, threads, cache } = settings;
+  const times = {};
+  const time = stopwatch(times);
+  progress({ stage: "download", loaded: 0, total: 0 });
+  const [manifest, card] = await Promise.all([
+    getManifest(weights, cache, signal),
+    device === "auto" || device === "webgpu" ? findCard({ precision, threads: threadsFor(threads).threads }) : {},
+    go ?? startEngine(signal),
+  ]);
+  time("engine");
+  // Threads start while the weights are on their way, unless a graphics card will most likely do the work.
+  let starting = null;
+  const pool = () => (starting ??= startPool(device, threads));
+  if (device !== "webgpu" && card.remembered?.device !== "webgpu") pool();
+  const files = readManifest(manifest);
+  await getFiles(files, manifest.url, cache, signal, progress);
+  time("weights");
+  checkAborted(signal);
+  const total = files.reduce((sum, f) => sum + f.size, 0);
+  progress({ stage: "prepare", loaded: total, total });
+  await breath();
+  await starting;
+  time("threads");
+  const { adapter = null, noCard = "", remembered = null } = card;
+  const options = { precision, adapter, noCard, remembered, pool: async () => (await pool()).pool };
+  const { memory, remember, ...found } = await task("load", device, options);
+  if (remember) await card.remember(remember);
+  const unused = starting && (await starting);
+  if (unused?.reason && found.device.startsWith("simd")) found.reasons.push({ device: "threads", reason: unused.reason });
+  kernelMemory = memory ?? null;
+  time("prepare");
+  progress({ stage: "ready", loaded: total, total });
+  return (loaded = { ...found, times, bytes: total });
+}
+
+/** Loads another device after the graphics card was lost, which may come back for a page that wants no other. */
+async function ready({ signal }) {
+  if (!loaded) await bring(settings.device === "webgpu" ? "webgpu" : "cpu", { signal, progress: () => {} });
+}
+
+async function encode({ bitmap, pixels, width, height }) {
+  const times = {};
+  const time = stopwatch(times);
+  const { id, address, card } = await task("begin", width, height);
+  try {
+    time("begin");
+    if (kernelMemory) {
+      // The buffer is asked for only now, since begin may have made the memory grow.
+      const target = new Uint8Array(kernelMemory.buffer, address, 4 * width * height);
+      if (pixels) target.set(pixels);
+      else readBitmap(bitmap, width, height, (offset, piece) => target.set(piece, offset));
+    } else if (!(card && bitmap && (await task("draw", id, bitmap)))) {
+      let all = pixels;
+      if (!all) {
+        all = new Uint8Array(4 * width * height);
+        readBitmap(bitmap, width, height, (offset, piece) => all.set(piece, offset));
+      }
+      await task("pixels", id, all);
+    }
+    time("pixels");
+    const { work } = await task("encode", id);
+    time("encode");
+    return { picture: id, times, work: { encode: work } };
+  } catch (e) {
+    if (go && !e.lost) await task("close", id);
+    throw e;
+  }
+}
 
 /** Writes the time since the last call, in ms, into `times`. */
 function stopwatch(times) {
@@ -255,7 +334,7 @@ async function startEngine(signal) {
   }
   const host = (self.pmpHost = {});
   // By the time run returns its promise, Go's main has filled in its functions.
-  runtime.run(instance).catch(() => {}).finally(() => (go = null));
+  runtime.run(instance).catch(() => {}).finally(() => stopped?.(engineStopped()));
   engineMemory = instance.exports.mem;
   go = host;
 }

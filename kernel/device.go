@@ -27,9 +27,15 @@ type Device interface {
 type Session interface {
 	// Write copies data to v, an input of the program.
 	Write(v View, data []byte) error
-	// Run runs one stage to its end.
+	// Run runs one stage. A device may return before the stage has ended, and
+	// tell what went wrong in Wait or Read.
 	Run(stage int) error
-	// Read copies from v, something that the program keeps.
+	// Fetch asks for what v, something that the program keeps, holds once all
+	// that was run has ended. It is in data after the next Wait or Read.
+	Fetch(v View, data []byte) error
+	// Wait waits until all that was run has ended and all that was fetched is there.
+	Wait() error
+	// Read is Fetch and Wait.
 	Read(v View, data []byte) error
 	Close() error
 }

@@ -31,13 +31,15 @@ const (
 	KindColumns8
 	KindMaps
 	KindPeaks
+	KindTidy
+	KindColour
 	KindCount // number of kinds + 1
 )
 
 var kindNames = [KindCount]string{"", "matmul", "conv", "depthwise", "upsample-add",
 	"layer-norm", "l2-norm", "l1-norm", "add", "add-position", "attention", "pack",
 	"activate", "classify", "picture", "paint", "quantize", "matmul8", "depthwise8", "residual8",
-	"columns8", "maps", "peaks"}
+	"columns8", "maps", "peaks", "tidy", "colour"}
 
 func (k Kind) String() string {
 	if k == 0 || k >= KindCount {
@@ -433,32 +435,42 @@ func (o Picture) record() record {
 		ints: ints{o.H, o.W, o.HP, o.WP, o.HI, o.WI, o.SizeY, o.SizeX}}
 }
 
-// Paint resizes one map A (rows of WI) to the picture's resolution and
-// thresholds it:
+// Paint resizes maps A of HI rows and WI columns to the picture's resolution.
+// It marks where a single map is above 0 in Mask, or, in Label, which of some
+// maps is highest there:
 //
-//	for y < H, x < W { s := sum of tapsY[y].w[j] * tapsX[x].w[i] * A[(tapsY[y].first+j)*WI + tapsX[x].first+i]
-//		mask[y*W+x] = s > Theta ? 1 : 0
-//		if s > max(best[y*W+x], Theta) { best[y*W+x] = s; label[y*W+x] = *index } }
+//	n := T, or the int32 in Count if it is given (1 ≤ n ≤ T)
+//	if Label and *Index = 0 { best, label = 0, NoLabel everywhere }
+//	for t < n, y < H, x < W {
+//		s := sum of tapsY[y].w[j] * tapsX[x].w[i] * A[(t*HI+tapsY[y].first+j)*WI + tapsX[x].first+i]
+//		if Mask { mask[y*W+x] = s > 0 ? 1 : 0 }
+//		if Label and s > best[y*W+x] { best[y*W+x] = s; label[y*W+x] = *Index + t } }
 //
-// mask and label are bytes, best is float32, index one int32. Tap tables
-// have two weights an entry (SizeY = SizeX = 2), so this is bilinear. An
-// index of 0 starts a label map anew: best is taken as 0 and label as
-// NoLabel everywhere before the loop.
+// Mask and Label are bytes, Best is float32, Index one int32. Either Mask is
+// there, and T is 1, or Label, Best and Index are. Tap tables have two weights
+// an entry (SizeY = SizeX = 2), so this is bilinear. An Index other than 0 goes
+// on with what the maps before have left in Best and Label. WI is at most 2^14.
 type Paint struct {
-	Mask, Label, Best, A, TapsY, TapsX, Index View
-	H, W, WI                                  int
-	Theta                                     float32
+	Mask, Label, Best, A, TapsY, TapsX, Index, Count View
+	H, W, HI, WI, T                                  int
 }
 
-// NoLabel marks pixels of a label map that no prompt claims.
+// NoLabel marks pixels of a label map that no map claims.
 const NoLabel = 255
 
 func (o Paint) record() record {
-	if o.H <= 0 || o.W <= 0 || o.WI <= 0 {
+	if o.H <= 0 || o.W <= 0 || o.HI <= 0 || o.WI <= 0 || o.T <= 0 {
 		panic("kernel: Paint with an empty side")
 	}
-	return record{kind: KindPaint, views: views{o.Mask, o.A, o.TapsY, o.TapsX, o.Index, o.Label, o.Best},
-		ints: ints{o.H, o.W, o.WI}, floats: floats{o.Theta}}
+	if o.WI > 1<<14 {
+		panic("kernel: Paint with rows that are too long")
+	}
+	label := o.Label.Valid()
+	if o.Mask.Valid() == label || label != o.Best.Valid() || label != o.Index.Valid() || !label && (o.T != 1 || o.Count.Valid()) {
+		panic("kernel: Paint needs a mask of one map, or label, best and index")
+	}
+	return record{kind: KindPaint, views: views{o.Mask, o.A, o.TapsY, o.TapsX, o.Index, o.Label, o.Best, o.Count},
+		ints: ints{o.H, o.W, o.HI, o.WI, o.T}}
 }
 
 func rowShape(m, n int) {

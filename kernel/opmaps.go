@@ -65,3 +65,54 @@ func (o Peaks) record() record {
 	}
 	return record{kind: KindPeaks, views: views{o.Dst, o.A, o.Count}, ints: ints{o.T, o.H, o.W}}
 }
+
+// Tidy makes maps of H rows and W columns ready to be painted: it removes the
+// islands above a map's threshold and fills the holes that are too small to be
+// meant, and subtracts the threshold. Cells touch at their sides.
+//
+//	n := T, or the int32 in Count if it is given (1 ≤ n ≤ T)
+//	for t < n { theta := Theta[t]; s := A[t,:]
+//		if theta ≥ Nowhere { dst[t,:] = -1; continue }
+//		if Speck > 0 {
+//			largest := the size of the largest region of cells with s > theta
+//			for each such region with size*Speck < H*W or size*Island < largest { s = theta/2 there }
+//			for each region, found anew, of cells with !(s > theta) and size*Speck < H*W { s = (1+theta)/2 there } }
+//		dst[t,:] = s - theta }
+//
+// Dst may be A. Thresholds are not negative. Scratch has room for 2*T*H*W
+// int32s. H*W is below 2^21, Speck and Island at most 1000.
+type Tidy struct {
+	Dst, A, Theta, Count, Scratch View
+	T, H, W                       int
+	Speck, Island                 int
+}
+
+// Nowhere is a threshold that no map reaches.
+const Nowhere = 1 << 30
+
+func (o Tidy) record() record {
+	if o.T <= 0 || o.H <= 0 || o.W <= 0 || o.H*o.W >= 1<<21 {
+		panic("kernel: Tidy needs sides above 0 and fewer than 2^21 cells")
+	}
+	if o.Speck < 0 || o.Speck > 1000 || o.Island < 0 || o.Island > 1000 {
+		panic("kernel: Tidy needs Speck and Island from 0 to 1000")
+	}
+	return record{kind: KindTidy, views: views{o.Dst, o.A, o.Theta, o.Count, o.Scratch}, ints: ints{o.T, o.H, o.W, o.Speck, o.Island}}
+}
+
+// Colour gives each of N labels its colour:
+//
+//	for i < N { dst[i] = palette[label[i]] }
+//
+// where label has bytes, and dst and palette, of 256, have words.
+type Colour struct {
+	Dst, Label, Palette View
+	N                   int
+}
+
+func (o Colour) record() record {
+	if o.N <= 0 {
+		panic("kernel: Colour with nothing to colour")
+	}
+	return record{kind: KindColour, views: views{o.Dst, o.Label, o.Palette}, ints: ints{o.N}}
+}

@@ -71,6 +71,9 @@ func New(c Config, source Source, vocabulary []byte, device kernel.Device, preci
 // ErrConfig says that a manifest describes a network that cannot be built.
 var ErrConfig = errors.New("the weights describe a network that this version cannot build; fetch weights and program of the same version")
 
+// Device is what the model runs on.
+func (m *Model) Device() kernel.Device { return m.device }
+
 // Close frees the device.
 func (m *Model) Close() error { return m.device.Close() }
 

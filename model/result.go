@@ -1,6 +1,7 @@
 package model
 
 import (
+	"slices"
 	"unsafe"
 
 	"github.com/pmp-seg/pmp/kernel"
@@ -9,65 +10,157 @@ import (
 // Mask writes prompt i's mask at the picture's own resolution to dst, a byte
 // a pixel, 0 or 1. The mask of a prompt that is not present is empty.
 func (r *Result) Mask(i int, dst []byte) error {
-	if r.picture.session == nil {
-		return ErrPictureClosed
-	}
-	dst = dst[:r.picture.Width*r.picture.Height]
-	if !r.Prompts[i].Present {
-		clear(dst)
-		return nil
-	}
-	if err := r.paint(i); err != nil {
+	if err := r.mask(i, dst[:r.picture.Width*r.picture.Height]); err != nil {
 		return err
 	}
-	return r.picture.session.Read(r.picture.paint.mask, dst)
+	return r.picture.session.Wait()
 }
 
-// LabelMap writes the index of the strongest present prompt of each pixel to
-// dst, kernel.NoLabel where none reaches the threshold.
-func (r *Result) LabelMap(dst []byte) error {
+// mask fetches prompt i's mask.
+func (r *Result) mask(i int, dst []byte) error {
+	if !r.Prompts[i].Present {
+		clear(dst)
+		return r.usable()
+	}
+	if err := r.tidy(i / mapsAtOnce); err != nil {
+		return err
+	}
+	p := r.picture
+	if err := p.session.Run(p.paint.masks[i%mapsAtOnce]); err != nil {
+		return err
+	}
+	return p.session.Fetch(p.paint.mask, dst)
+}
+
+// Masks calls each with the mask of every prompt that is present; the mask is
+// only good during the call. Up to atOnce of them are fetched together, which
+// takes memory for so many and spares waiting where a device works by itself.
+func (r *Result) Masks(atOnce int, each func(i int, mask []byte) error) error {
+	size := r.picture.Width * r.picture.Height
+	var present []int
 	for i, a := range r.Prompts {
-		// The first one starts the label map anew even if it is absent.
-		if i == 0 || a.Present {
-			if err := r.paint(i); err != nil {
+		if a.Present {
+			present = append(present, i)
+		}
+	}
+	for some := range slices.Chunk(present, atOnce) {
+		for len(r.picture.masks) < len(some) {
+			r.picture.masks = append(r.picture.masks, make([]byte, size))
+		}
+		for j, i := range some {
+			if err := r.mask(i, r.picture.masks[j]); err != nil {
+				return err
+			}
+		}
+		if err := r.picture.session.Wait(); err != nil {
+			return err
+		}
+		for j, i := range some {
+			if err := each(i, r.picture.masks[j]); err != nil {
 				return err
 			}
 		}
 	}
+	return r.usable()
+}
+
+// LabelMap writes the index of the strongest present prompt of each pixel to
+// dst, NoLabel where none reaches the threshold.
+func (r *Result) LabelMap(dst []byte) error {
+	if err := r.label(); err != nil {
+		return err
+	}
 	return r.picture.session.Read(r.picture.paint.label, dst[:r.picture.Width*r.picture.Height])
 }
 
-func (r *Result) paint(i int) error {
-	if !r.Prompts[i].Present {
-		return r.picture.paintMap(i, make([]float32, r.cells), 1) // nothing reaches 1
+// Colour leaves a picture's labels on the device as colours, see
+// Picture.Colours: palette has one for each prompt, and NoLabel's.
+func (r *Result) Colour(palette *[NoLabel + 1]uint32) error {
+	if err := r.label(); err != nil {
+		return err
 	}
-	if r.picture.session == nil {
-		return ErrPictureClosed
+	p := r.picture
+	if err := p.session.Write(p.ask.palette, wordBytes(palette[:])); err != nil {
+		return err
 	}
-	s, columns := r.Map(i)
-	if s == nil {
-		return ErrReleased
-	}
-	tidy(s, columns, r.Theta)
-	return r.picture.paintMap(i, s, r.Theta)
+	return p.session.Run(p.paint.colours)
 }
 
-// paintMap resizes a map, which it spoils, to the picture's resolution and
-// cuts it at theta.
-func (p *Picture) paintMap(index int, s []float32, theta float32) error {
-	if p.session == nil {
+// Colours is where Result.Colour leaves a word for each pixel.
+func (p *Picture) Colours() kernel.View { return p.paint.colour }
+
+// label makes the label map on the device.
+func (r *Result) label() error {
+	p := r.picture
+	for chunk := range r.chunks() {
+		if err := r.tidy(chunk); err != nil {
+			return err
+		}
+		// The first one starts the label map anew.
+		if err := p.session.Write(p.ask.index, wordBytes([]int32{int32(chunk * mapsAtOnce)})); err != nil {
+			return err
+		}
+		if err := p.session.Run(p.paint.labels); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// usable tells what keeps the result from being painted.
+func (r *Result) usable() error {
+	switch {
+	case r.picture.session == nil:
 		return ErrPictureClosed
+	case r.maps == nil && r.picture.latest != r:
+		return ErrReleased
 	}
-	for i := range s {
-		s[i] -= theta
-	}
-	if err := p.session.Write(p.paint.in, kernel.Bytes(s)); err != nil {
+	return nil
+}
+
+// tidy sees to it that the device has a chunk of maps that can be painted. The
+// map of a prompt that is not present is below its threshold everywhere.
+func (r *Result) tidy(chunk int) error {
+	if err := r.usable(); err != nil {
 		return err
 	}
-	if err := p.session.Write(p.paint.index, intBytes([]int32{int32(index)})); err != nil {
+	p := r.picture
+	if p.held == (held{r, chunk, true}) {
+		return nil
+	}
+	first, n := r.chunk(chunk)
+	var theta []float32
+	for _, a := range r.Prompts[first : first+n] {
+		if a.Present {
+			theta = append(theta, r.Theta)
+		} else {
+			theta = append(theta, kernel.Nowhere)
+		}
+	}
+	if r.maps == nil {
+		if err := r.make(chunk); err != nil {
+			return err
+		}
+	} else if err := p.session.Write(p.reply.maps, kernel.Bytes(r.maps[first*r.cells:(first+n)*r.cells])); err != nil {
 		return err
 	}
-	return p.session.Run(p.paint.stage)
+	p.held = held{}
+	if err := p.threshold(theta, p.paint.tidy); err != nil {
+		return err
+	}
+	p.held = held{r, chunk, true}
+	return nil
+}
+
+// threshold runs a stage that takes thresholds off the maps on the device.
+func (p *Picture) threshold(theta []float32, stage int) error {
+	if err := p.session.Write(p.ask.theta, kernel.Bytes(theta)); err != nil {
+		return err
+	}
+	if err := p.session.Write(p.ask.prompts, wordBytes([]int32{int32(len(theta))})); err != nil {
+		return err
+	}
+	return p.session.Run(stage)
 }
 
 // Proposals returns the mask proposals behind a result, thresholded at 0.5
@@ -80,19 +173,21 @@ func (p *Picture) Proposals(each func(mask []byte) error) error {
 	case !p.encoded:
 		return ErrNotEncoded
 	}
-	q, cells := p.model.decoder.q, p.map4.cells()
-	masks, mask := make([]float32, mapsAtOnce*cells), make([]byte, p.Width*p.Height)
-	for i := range q {
+	mask, theta := make([]byte, p.Width*p.Height), make([]float32, mapsAtOnce)
+	for i := range theta {
+		theta[i] = 0.5
+	}
+	p.held = held{} // they take the place of maps
+	for i := range p.model.decoder.q {
 		if i%mapsAtOnce == 0 {
-			p.chunk = -1 // they take the place of maps
 			if err := p.session.Run(p.proposals[i/mapsAtOnce]); err != nil {
 				return err
 			}
-			if err := p.session.Read(p.reply.maps, kernel.Bytes(masks)); err != nil {
+			if err := p.threshold(theta[:min(p.model.decoder.q-i, mapsAtOnce)], p.paint.cut); err != nil {
 				return err
 			}
 		}
-		if err := p.paintMap(1, masks[i%mapsAtOnce*cells:][:cells], 0.5); err != nil {
+		if err := p.session.Run(p.paint.masks[i%mapsAtOnce]); err != nil {
 			return err
 		}
 		if err := p.session.Read(p.paint.mask, mask); err != nil {
@@ -115,8 +210,8 @@ func (p *Picture) segmentFor(n int) segment {
 	panic("model: more phrases than any recording holds")
 }
 
-// intBytes is n's memory.
-func intBytes(n []int32) []byte {
+// wordBytes is n's memory.
+func wordBytes[T int32 | uint32](n []T) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(n))), 4*len(n))
 }
 

@@ -105,7 +105,8 @@ function tell({ device, threads, times, counts }, asked) {
   status.classList.remove("wrong");
   const found = asked.filter((w) => w.mask?.present).map((w) => w.text);
   const absent = asked.filter((w) => !w.mask?.present).map((w) => w.text);
-  const machine = device === "scalar" ? "your processor, slowly, since this browser has no SIMD"
+  const machine = device.startsWith("webgpu") ? "your graphics card"
+    : device === "scalar" ? "your processor, slowly, since this browser has no SIMD"
     : threads > 1 ? `your processor with ${threads} threads` : "your processor";
   const time = `${seconds(times.encode)} to look at the picture${asked.length ? `, ${seconds(times.segment + times.masks)} for the words` : ""}, on ${machine}.`;
   // The words' chips show what was found; who listens instead of looking hears it first.

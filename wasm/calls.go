@@ -4,34 +4,34 @@ package main
 
 import (
 	"errors"
-	"runtime"
-	"runtime/debug"
 	"syscall/js"
-	"unsafe"
 
-	"github.com/pmp-seg/pmp/kernel"
-	"github.com/pmp-seg/pmp/kernel/scalar"
 	"github.com/pmp-seg/pmp/kernel/simd"
+	"github.com/pmp-seg/pmp/kernel/webgpu"
 	"github.com/pmp-seg/pmp/model"
-	"github.com/pmp-seg/pmp/weights"
 )
 
 // One worker has one engine, and calls one function of it at a time.
 var (
-	manifest *weights.Manifest
 	engine   *model.Model
 	pictures = map[int]*picture{}
-	rooms    = map[string][]byte{} // of files that are on their way
 	lastID   int
+	lostID   int // the last picture of a card that was lost
 )
 
 type picture struct {
 	*model.Picture
 	result *model.Result
-	bytes  []byte // RGBA or a mask on its way from or to JavaScript; kept, since Go's memory never shrinks
+	bytes  []byte // RGBA or labels on their way from or to JavaScript; kept, since Go's memory never shrinks
 }
 
 func (p *picture) size() int { return p.Width * p.Height }
+
+// card is the picture's session if it is on a graphics card.
+func (p *picture) card() (s *webgpu.Session, ok bool) {
+	s, ok = p.Session().(*webgpu.Session)
+	return s, ok
+}
 
 // buffer returns n bytes to carry something over; what was there is lost.
 func (p *picture) buffer(n int) []byte {
@@ -42,153 +42,40 @@ func (p *picture) buffer(n int) []byte {
 }
 
 var (
-	errNoPicture  = errors.New("this picture is closed; encode it again")
-	errNoResult   = errors.New("there is no result for this picture yet; segment it first")
-	errNoManifest = errors.New("the manifest must be opened before anything else")
-	errNoFile     = errors.New("the manifest does not list this file, or it has no room yet")
-	errPrecision  = errors.New("there is no such precision; take \"int8\" or \"f32\"")
-	errNoSIMD     = errors.New("this browser cannot run the SIMD kernels; take device \"auto\"")
+	errNoPicture = errors.New("this picture is closed; encode it again")
+	errNoResult  = errors.New("there is no result for this picture yet; segment it first")
+	errLost      = errors.New("this picture went with the graphics card, which was lost; encode it again")
+	errNotLoaded = errors.New("the weights must be loaded before a picture is encoded")
 )
 
 func pictureOf(v js.Value) (*picture, error) {
-	p := pictures[v.Int()]
-	if p == nil {
-		return nil, errNoPicture
+	id := v.Int()
+	p := pictures[id]
+	switch {
+	case p != nil:
+		return p, nil
+	case id <= lostID:
+		return nil, errLost
 	}
-	return p, nil
+	return nil, errNoPicture
 }
 
-// open(manifest Uint8Array) → [{name, size, sha256}, …] reads the manifest and
-// tells which files the worker has to get.
-func open(args []js.Value) (any, error) {
-	m, err := weights.Open(bytesOf(args[0]))
-	if err != nil {
-		return nil, err
+// unload gives back the device and all that is on it.
+func unload() {
+	if engine != nil {
+		engine.Close()
 	}
-	manifest = m
-	clear(rooms)
-	files := make([]any, len(m.Files))
-	for i, f := range m.Files {
-		files[i] = map[string]any{"name": f.Name, "size": f.Size, "sha256": hex(f.SHA256[:])}
-	}
-	return files, nil
+	engine, lostID = nil, lastID
+	clear(pictures)
 }
 
-// room(name) → address reserves memory for one of the files. The worker writes
-// the file there as it arrives, so that no second copy of it is made.
-func room(args []js.Value) (any, error) {
-	if manifest == nil {
-		return nil, errNoManifest
-	}
-	name := args[0].String()
-	if rooms[name] == nil {
-		f, ok := manifest.File(name)
-		if !ok {
-			return nil, errNoFile
-		}
-		rooms[name] = make([]byte, f.Size)
-	}
-	return int(uintptr(unsafe.Pointer(unsafe.SliceData(rooms[name])))), nil
-}
-
-// add(name) checks a file that was written to its room, and keeps it. The room
-// of a file that is refused can be written again.
-func add(args []js.Value) (any, error) {
-	if manifest == nil {
-		return nil, errNoManifest
-	}
-	name := args[0].String()
-	if rooms[name] == nil {
-		return nil, errNoFile
-	}
-	if err := manifest.Add(name, rooms[name]); err != nil {
-		return nil, err
-	}
-	delete(rooms, name)
-	return true, nil
-}
-
-// kernels() → Uint8Array or null: the module of kernels that the worker needs to
-// start threads, or null if this browser cannot run it.
-func kernels([]js.Value) (any, error) {
-	module := simd.ThreadsModule(simd.Auto)
-	if module == nil {
-		return nil, nil
-	}
-	a := js.Global().Get("Uint8Array").New(len(module))
-	js.CopyBytesToJS(a, module)
-	return a, nil
-}
-
-// load("auto" | "simd" | "scalar", {precision, pool}) → {device, threads, reasons:
-// [{device, reason}], memory} brings the weights to a device and says why other
-// devices were not taken. Precision is "int8" or "f32"; the pool of threads is what
-// startThreads (js/threads.js) made, or null. Memory is the device's
-// WebAssembly.Memory if it has one.
-func load(args []js.Value) (any, error) {
-	if manifest == nil {
-		return nil, errNoManifest
-	}
-	if err := manifest.Complete(); err != nil {
-		return nil, err
-	}
-	want := args[0].String()
-	precision, ok := model.PrecisionOf(args[1].Get("precision").String())
-	if !ok {
-		return nil, errPrecision
-	}
-	pool := args[1].Get("pool")
-	reasons := []any{}
-	no := func(device, reason string) {
-		reasons = append(reasons, map[string]any{"device": device, "reason": reason})
-	}
-	no("webgpu", "this version does not use the graphics card yet")
-	var dev kernel.Device
-	if want == "scalar" {
-		no("simd", "the page asked for device \"scalar\"")
-	} else if d, err := newSIMD(pool); err == nil {
-		dev = d
-		no("scalar", "it is only for browsers without SIMD, which is many times faster")
-	} else if want == "simd" {
-		return nil, errNoSIMD
-	} else {
-		no("simd", err.Error())
-	}
-	if dev == nil {
-		dev = scalar.New()
-	}
-	// A browser never gets memory back from Go, so what loading leaves behind is
-	// collected early. Afterwards the files themselves are garbage, and there is
-	// room for long.
-	usual := debug.SetGCPercent(10)
-	m, err := model.Load(manifest, dev, precision)
-	debug.SetGCPercent(usual)
-	if err != nil {
-		dev.Close()
-		return nil, err
-	}
-	engine, manifest = m, nil
-	runtime.GC()
-	out := map[string]any{"device": dev.Name(), "threads": 1, "reasons": reasons}
-	if d, ok := dev.(*simd.Device); ok {
-		out["memory"], out["threads"] = d.Memory(), d.Threads()
-	}
-	return out, nil
-}
-
-func newSIMD(pool js.Value) (*simd.Device, error) {
-	if pool.Truthy() {
-		return simd.NewThreads(simd.Auto, pool)
-	}
-	return simd.New()
-}
-
-// begin(width, height) → {id, address} reserves all that a picture needs. If
-// the device has a memory, the worker writes RGBA pixels there at address;
-// otherwise it calls pixels.
+// begin(width, height) → {id, address, card} reserves all that a picture needs.
+// If the device has a memory, the worker writes RGBA pixels there at address;
+// if it is a graphics card, it calls draw; otherwise, and if that does not
+// work, it calls pixels.
 func begin(args []js.Value) (any, error) {
 	if engine == nil {
-		return nil, errNoManifest
+		return nil, errNotLoaded
 	}
 	w, h := args[0].Int(), args[1].Int()
 	p, err := engine.NewPicture(w, h)
@@ -198,10 +85,33 @@ func begin(args []js.Value) (any, error) {
 	lastID++
 	pictures[lastID] = &picture{Picture: p}
 	out := map[string]any{"id": lastID}
-	if s, ok := p.Session().(*simd.Session); ok {
+	switch s := p.Session().(type) {
+	case *simd.Session:
 		out["address"] = s.Address(p.Pixels())
+	case *webgpu.Session:
+		out["card"] = true
 	}
 	return out, nil
+}
+
+// draw(id, bitmap or frame) → whether the card could take a picture as it is,
+// without its pixels coming to the processor.
+func draw(args []js.Value) (any, error) {
+	p, err := pictureOf(args[0])
+	if err != nil {
+		return nil, err
+	}
+	s, ok := p.card()
+	if !ok {
+		return false, nil
+	}
+	switch err := s.Draw(p.Pixels(), args[1], p.Width, p.Height); {
+	case errors.Is(err, webgpu.ErrTexture):
+		return false, nil
+	case err != nil:
+		return nil, err
+	}
+	return true, nil
 }
 
 // pixels(id, rgba Uint8Array) writes a picture's pixels to a device whose
@@ -218,16 +128,20 @@ func pixels(args []js.Value) (any, error) {
 	return true, p.Write(b)
 }
 
-// encode(id) runs the part of the network that only looks at the picture.
+// encode(id) → {work} runs the part of the network that only looks at the
+// picture, and tells what that took, see work.
 func encode(args []js.Value) (any, error) {
 	p, err := pictureOf(args[0])
 	if err != nil {
 		return nil, err
 	}
-	return true, p.Encode()
+	if err := p.Encode(); err != nil {
+		return nil, err
+	}
+	return map[string]any{"work": work(p, p.EncodeStage())}, nil
 }
 
-// segment(id, prompts, threshold) → [{text, score, present}, …]
+// segment(id, prompts, threshold) → {answers: [{text, score, present}, …], work}
 // A threshold that is not a number means the model's own.
 func segment(args []js.Value) (any, error) {
 	p, err := pictureOf(args[0])
@@ -253,23 +167,94 @@ func segment(args []js.Value) (any, error) {
 	for i, a := range p.result.Prompts {
 		answers[i] = map[string]any{"text": a.Text, "score": a.Score, "present": a.Present}
 	}
-	return answers, nil
+	return map[string]any{"answers": answers, "work": work(p, p.SegmentStage())}, nil
 }
 
-// mask(id, index, dst Uint8Array) writes one byte a pixel, row by row, 1 where the
-// mask is.
-func mask(args []js.Value) (any, error) {
-	return copyResult(args[0], args[2], func(r *model.Result, b []byte) error { return r.Mask(args[1].Int(), b) })
+// work is what a stage takes: how many ops or, on a card, dispatches; how many
+// bytes they read and write, and how many would have to be moved at least; and
+// the milliseconds that the card measured, where it does.
+func work(p *picture, stage int) any {
+	ops, moved, least := p.Work(stage)
+	out := map[string]any{"dispatches": ops, "moved": moved, "least": least}
+	if s, ok := p.card(); ok {
+		c := s.Counts(stage)
+		out["dispatches"], out["moved"] = c.Dispatches, c.Read+c.Written
+		if t := s.Took(stage); t > 0 {
+			out["card"] = t.Seconds() * 1000
+		}
+	}
+	return out
+}
+
+// maskBytes is how much of masks is fetched from a card at once.
+const maskBytes = 32 << 20
+
+// masks(id, dst Uint8Array, each) calls each(i) for every prompt that is
+// present, with its mask in dst: one byte a pixel, row by row, 1 where it is.
+func masks(args []js.Value) (any, error) {
+	p, err := resultOf(args[0])
+	if err != nil {
+		return nil, err
+	}
+	atOnce := 1 // what has no round trips need not spend memory
+	if _, ok := p.card(); ok {
+		atOnce = max(1, maskBytes/p.size())
+	}
+	return true, p.result.Masks(atOnce, func(i int, mask []byte) error {
+		js.CopyBytesToJS(args[1], mask)
+		args[2].Invoke(i)
+		return nil
+	})
 }
 
 // labels(id, dst Uint8Array) writes the number of the strongest prompt for each
 // pixel, 255 where there is none.
 func labels(args []js.Value) (any, error) {
-	return copyResult(args[0], args[1], (*model.Result).LabelMap)
+	p, err := resultOf(args[0])
+	if err != nil {
+		return nil, err
+	}
+	b := p.buffer(p.size())
+	if err := p.result.LabelMap(b); err != nil {
+		return nil, err
+	}
+	js.CopyBytesToJS(args[1], b)
+	return true, nil
 }
 
-// copyResult brings one byte a pixel of a picture's last result to JavaScript.
-func copyResult(id, dst js.Value, write func(r *model.Result, b []byte) error) (any, error) {
+// overlay(id, palette Uint32Array of 256, canvas, dst) → whether the card drew
+// the label map in these colours, each four bytes of red, green, blue and alpha,
+// onto the canvas. Otherwise dst() gives a Uint8Array that they are written to,
+// four bytes a pixel.
+func overlay(args []js.Value) (any, error) {
+	p, err := resultOf(args[0])
+	if err != nil {
+		return nil, err
+	}
+	var palette [model.NoLabel + 1]uint32
+	for i := range palette {
+		palette[i] = uint32(args[1].Index(i).Float())
+	}
+	if err := p.result.Colour(&palette); err != nil {
+		return nil, err
+	}
+	if s, ok := p.card(); ok {
+		switch err := s.Show(p.Colours(), args[2], p.Width, p.Height); {
+		case err == nil:
+			return true, nil
+		case !errors.Is(err, webgpu.ErrTexture):
+			return nil, err
+		}
+	}
+	b := p.buffer(4 * p.size())
+	if err := p.Session().Read(p.Colours(), b); err != nil {
+		return nil, err
+	}
+	js.CopyBytesToJS(args[3].Invoke(), b)
+	return false, nil
+}
+
+func resultOf(id js.Value) (*picture, error) {
 	p, err := pictureOf(id)
 	if err != nil {
 		return nil, err
@@ -277,28 +262,17 @@ func copyResult(id, dst js.Value, write func(r *model.Result, b []byte) error) (
 	if p.result == nil {
 		return nil, errNoResult
 	}
-	b := p.buffer(p.size())
-	if err := write(p.result, b); err != nil {
-		return nil, err
-	}
-	js.CopyBytesToJS(dst, b)
-	return true, nil
+	return p, nil
 }
 
 // close(id) gives back what a picture holds; closing twice is no error.
 func closePicture(args []js.Value) (any, error) {
 	if p := pictures[args[0].Int()]; p != nil {
 		delete(pictures, args[0].Int())
+		if p.result != nil {
+			p.result.Release()
+		}
 		p.Close()
 	}
 	return true, nil
-}
-
-func hex(b []byte) string {
-	const digits = "0123456789abcdef"
-	out := make([]byte, 0, 2*len(b))
-	for _, x := range b {
-		out = append(out, digits[x>>4], digits[x&15])
-	}
-	return string(out)
 }

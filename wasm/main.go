@@ -2,9 +2,10 @@
 
 // Command wasm is the engine as the browser runs it: exported calls and
 // nothing else. The worker (js/worker.js) hands in an object, pmpHost, and
-// this program puts its functions there. Each function does its whole work
-// before it returns, and returns either a plain value or
-// {error: {code, message}}; a panic becomes such an error too, so that one
+// this program puts its functions there. What may have to wait for the browser,
+// as a graphics card does, is a task: it takes a function first that it calls
+// with its answer. The others return theirs. An answer is a plain value or
+// {error: {code, message, lost}}; a panic becomes such an error too, so that one
 // bad picture does not cost the weights that are already loaded.
 package main
 
@@ -13,6 +14,7 @@ import (
 	"syscall/js"
 
 	"github.com/pmp-seg/pmp/kernel"
+	"github.com/pmp-seg/pmp/kernel/webgpu"
 	"github.com/pmp-seg/pmp/weights"
 )
 
@@ -24,6 +26,7 @@ const (
 	codeBadInput  = "bad-input"
 	codeInternal  = "internal"
 	codeLacking   = "unsupported"
+	codeLost      = "device-lost"
 )
 
 func main() {
@@ -35,14 +38,22 @@ func main() {
 	export("room", codeFormat, room)
 	export("add", codeIntegrity, add)
 	export("kernels", codeInternal, kernels)
-	export("load", codeFormat, load)
-	export("begin", codeBadInput, begin)
-	export("pixels", codeBadInput, pixels)
-	export("encode", codeInternal, encode)
-	export("segment", codeBadInput, segment)
-	export("mask", codeInternal, mask)
-	export("labels", codeInternal, labels)
-	export("close", codeInternal, closePicture)
+	task := func(name, code string, f func(args []js.Value) (any, error)) {
+		host.Set(name, js.FuncOf(func(_ js.Value, args []js.Value) any {
+			go func() { args[0].Invoke(guarded(code, f, args[1:])) }()
+			return nil
+		}))
+	}
+	task("load", codeFormat, load)
+	task("begin", codeBadInput, begin)
+	task("draw", codeInternal, draw)
+	task("pixels", codeBadInput, pixels)
+	task("encode", codeInternal, encode)
+	task("segment", codeBadInput, segment)
+	task("masks", codeInternal, masks)
+	task("labels", codeInternal, labels)
+	task("overlay", codeInternal, overlay)
+	task("close", codeInternal, closePicture)
 	select {}
 }
 
@@ -66,19 +77,30 @@ func guarded(code string, f func([]js.Value) (any, error), args []js.Value) (out
 		return v
 	}
 	var w *weights.Error
+	lost := false
 	switch {
+	case errors.Is(err, webgpu.ErrLost):
+		// All pictures went with the card. The worker loads another device.
+		code, lost = codeLost, true
+		unload()
+	case errors.Is(err, errLost):
+		code = codeLost
 	case errors.As(err, &w) && w.Code == weights.CodeIntegrity:
 		code = codeIntegrity
 	case errors.As(err, &w):
 		code = codeFormat
 	case errors.Is(err, kernel.ErrMemory):
 		code = codeMemory
-	case errors.Is(err, errNoSIMD):
+	case errors.Is(err, errNoSIMD), errors.Is(err, errNoCard):
 		code = codeLacking
 	case errors.Is(err, errPrecision):
 		code = codeBadInput
 	}
-	return failure(code, err.Error())
+	out = failure(code, err.Error())
+	if lost {
+		out.(map[string]any)["error"].(map[string]any)["lost"] = true
+	}
+	return out
 }
 
 func failure(code, message string) any {

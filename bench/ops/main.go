@@ -95,6 +95,8 @@ func (d *device) Name() string                     { return "recorder" }
 func (d *device) Load(*kernel.Constants) error     { return nil }
 func (d *device) Close() error                     { return nil }
 func (s *session) Write(kernel.View, []byte) error { return nil }
+func (s *session) Fetch(kernel.View, []byte) error { return nil }
+func (s *session) Wait() error                     { return nil }
 func (s *session) Read(kernel.View, []byte) error  { return nil }
 func (s *session) Close() error                    { return nil }
 

@@ -25,6 +25,7 @@ const scoreTolerance = 0.03
 type answered struct {
 	Photo     string
 	Tolerance float64 // the least intersection over union
+	Report    json.RawMessage
 	Masks     []struct {
 		Text    string
 		Score   float64
@@ -47,6 +48,9 @@ func checkData(t *testing.T, s *testServer, data []byte) {
 	if a.Photo == "" {
 		t.Logf("%s", data)
 		return
+	}
+	if len(a.Report) > 0 {
+		t.Logf("%s", a.Report)
 	}
 	var prompts []string
 	for _, m := range a.Masks {

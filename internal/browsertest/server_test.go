@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -30,6 +31,9 @@ import (
 //	/deafthreads/… isolated, with a file for threads that never answers
 //	/cors/…     for pages of any origin
 //	/nosimd/…   a worker whose browser seems to have no SIMD
+//	/card/…     the strict policy, and a graphics card that tests can lose and fill, see card
+//	/nocard/… /hungcard/… /smallcard/… /realcard/…  the same with other cards, see cards
+//	/small/NAME the weights as a network for smaller pictures
 //	/damage/KIND/NAME  the weights, with one file spoilt
 //	/threads    the browser's worker threads, see threadsOf
 //	/asked/PATH how often PATH was asked for
@@ -128,14 +132,21 @@ func (s *testServer) serve(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	case "nosimd":
-		if strings.HasSuffix(rest, "worker.js") {
-			data, _ := os.ReadFile(filepath.Join(s.site, path.Clean("/"+rest)))
-			h.Set("Content-Type", "text/javascript")
-			w.Write(append([]byte("WebAssembly.validate = () => false;\n"), data...))
+		if strings.HasSuffix(rest, "/worker.js") {
+			s.script(w, "WebAssembly.validate = () => false;\n", rest)
+			return
+		}
+	case "card", "nocard", "hungcard", "smallcard", "realcard":
+		h.Set("Content-Security-Policy", serve.CSP)
+		if strings.HasSuffix(rest, "/worker.js") {
+			s.script(w, cards[mode]+card, rest)
 			return
 		}
 	case "damage":
 		s.damage(w, r, rest)
+		return
+	case "small":
+		s.small(w, r, rest)
 		return
 	case "threads":
 		s.mu.Lock()
@@ -169,6 +180,55 @@ func (s *testServer) serve(w http.ResponseWriter, r *http.Request) {
 	http.ServeFileFS(w, r, os.DirFS(dir), path.Clean("/" + rest)[1:])
 }
 
+// script sends one of the site's scripts with something before it.
+func (s *testServer) script(w http.ResponseWriter, before, name string) {
+	data, _ := os.ReadFile(filepath.Join(s.site, path.Clean("/"+name)))
+	w.Header().Set("Content-Type", "text/javascript")
+	w.Write(append([]byte(before), data...))
+}
+
+// card lets the page lose the card of a worker, at once or with the next that is sent to it, and fill
+// its memory.
+const card = `
+{
+  const devices = [];
+  let full = false, doomed = false;
+  const { requestDevice } = GPUAdapter.prototype, { popErrorScope } = GPUDevice.prototype, { submit } = GPUQueue.prototype;
+  GPUAdapter.prototype.requestDevice = async function (...args) {
+    const device = await requestDevice.apply(this, args);
+    devices.push(device);
+    return device;
+  };
+  GPUDevice.prototype.popErrorScope = async function () {
+    const error = await popErrorScope.call(this);
+    return full ? { message: "full" } : error;
+  };
+  GPUQueue.prototype.submit = function (...args) {
+    submit.apply(this, args);
+    if (doomed) devices.at(-1).destroy();
+    doomed = false;
+  };
+  const channel = new BroadcastChannel("card");
+  channel.onmessage = ({ data: { say } }) => {
+    if (say === "lose") devices.at(-1)?.destroy();
+    if (say === "doom") doomed = true;
+    if (say === "fill" || say === "free") full = say === "fill";
+    channel.postMessage({ done: say });
+  };
+}
+`
+
+// cards are other cards: none, one that never answers, one with the least that WebGPU promises, and one
+// that seems not to be made of software.
+var cards = map[string]string{
+	"nocard":   "GPU.prototype.requestAdapter = async () => null;",
+	"hungcard": "GPU.prototype.requestAdapter = () => new Promise(() => {});",
+	"smallcard": `Object.defineProperty(GPUAdapter.prototype, "limits", { get: () => ({ maxBufferSize: 2 ** 28, maxStorageBufferBindingSize: 2 ** 27,
+  maxComputeInvocationsPerWorkgroup: 256, maxComputeWorkgroupStorageSize: 16384 }) });
+Object.defineProperty(GPUAdapter.prototype, "features", { get: () => new Set() });`,
+	"realcard": `Object.defineProperty(GPUAdapterInfo.prototype, "isFallbackAdapter", { get: () => false });`,
+}
+
 // asPNG sends a photo as a PNG of the pixels that Go decodes from it, so that decoders cannot
 // differ.
 func (s *testServer) asPNG(w http.ResponseWriter, name string) {
@@ -180,6 +240,22 @@ func (s *testServer) asPNG(w http.ResponseWriter, name string) {
 	w.Header().Set("Content-Type", "image/png")
 	png.Encode(w, img)
 }
+
+// small sends weights whose manifest says that pictures are looked at with 256 pixels on their long
+// side: a quarter of the work.
+func (s *testServer) small(w http.ResponseWriter, r *http.Request, name string) {
+	data, err := os.ReadFile(filepath.Join(s.site, "pmp/weights", path.Clean("/"+name)))
+	if err != nil {
+		http.NotFound(w, r)
+		return
+	}
+	if name == "manifest.json" {
+		data = size.ReplaceAll(data, []byte("${1}256"))
+	}
+	w.Write(data)
+}
+
+var size = regexp.MustCompile(`("size": *)512\b`)
 
 // damage sends weights with the first shard spoilt: "cut" ends it early, "flip" changes one
 // bit, "broken" drops the connection in the middle, "gone" has no shard, "html" has a page

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,6 +17,8 @@ import (
 // TestScreenshots takes pictures of the demo page for people to look at:
 //
 //	PMP_SHOTS=/some/folder go test -run Screenshots ./internal/browsertest
+//
+// With PMP_CARD=1 the page computes on a graphics card made of software, slowly.
 func TestScreenshots(t *testing.T) {
 	dir := os.Getenv("PMP_SHOTS")
 	if dir == "" {
@@ -49,7 +52,11 @@ func TestScreenshots(t *testing.T) {
 		c.call("Emulation.setDeviceMetricsOverride", map[string]any{"width": shot.width, "height": shot.height, "deviceScaleFactor": scale, "mobile": shot.mobile})
 		c.call("Emulation.setEmulatedMedia", map[string]any{"features": []any{map[string]any{"name": "prefers-color-scheme", "value": shot.scheme}}})
 		c.evaluate(`window.old = true`)
-		c.call("Page.navigate", map[string]any{"url": s.URL + shot.path})
+		address := s.URL + shot.path
+		if onCard {
+			address += map[bool]string{true: "&", false: "?"}[strings.Contains(shot.path, "?")] + "device=webgpu"
+		}
+		c.call("Page.navigate", map[string]any{"url": address})
 		for c.evaluate(`!window.old && !!document.getElementById("stage")`) != true {
 			time.Sleep(50 * time.Millisecond)
 		}
@@ -69,6 +76,9 @@ func TestScreenshots(t *testing.T) {
 		}
 	}
 }
+
+// onCard says that screenshots are of a page on a graphics card.
+var onCard = os.Getenv("PMP_CARD") != ""
 
 // devtools speaks Chromium's debugging protocol over a pair of pipes: JSON messages that end
 // with a zero byte, so no websocket is needed.
@@ -93,8 +103,12 @@ func openChromium(t *testing.T) *devtools {
 		t.Fatal(err)
 	}
 	b := chromium
+	if onCard {
+		b = withWebGPU
+	}
+	args := b.args
 	b.args = func(profile, url string) []string {
-		return append(chromiumFlags(profile), "--remote-debugging-pipe", "--hide-scrollbars", url)
+		return append([]string{"--remote-debugging-pipe", "--hide-scrollbars"}, args(profile, url)...)
 	}
 	_, stop, err := b.start("about:blank", theirIn, theirOut)
 	if err != nil {

@@ -3,6 +3,7 @@ package browsertest
 import (
 	"net/url"
 	"os"
+	"slices"
 	"testing"
 )
 
@@ -13,7 +14,10 @@ var withWebGPU = browser{
 	programs: chromium.programs,
 	install:  chromium.install,
 	args: func(profile, url string) []string {
-		return append(chromiumFlags(profile), "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", url)
+		// The last ones let it draw on canvases, which takes the whole browser to the same card.
+		return append(slices.DeleteFunc(chromiumFlags(profile), func(f string) bool { return f == "--disable-gpu" }),
+			"--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan", "--use-vulkan=swiftshader",
+			"--use-angle=vulkan", "--ignore-gpu-blocklist", "--enable-unsafe-swiftshader", url)
 	},
 }
 
@@ -22,10 +26,11 @@ var withWebGPU = browser{
 func TestWebGPU(t *testing.T) {
 	// Matrices of bytes take a minute or more, and how operands are aligned matters little to them.
 	const quick = "Test/^(MatMul|Conv|ConvBytes|Depthwise.*|UpsampleAdd|L.*Norm|Add.*|Attention|Pack|" +
-		"Activate|Classify|Picture|Paint|Quantize|Columns8|Maps|Peaks|Constants|Stages|Lifetime|Memory)$"
+		"Activate|Classify|Picture|Paint|Quantize|Columns8|Maps|Peaks|Tidy|Colour|Constants|Stages|Lifetime|Memory)$"
+	t.Run("page", func(t *testing.T) { runSuite(t, withWebGPU, "card") })
 	t.Run("none", func(t *testing.T) { runWebGPU(t, chromium, "kernel/webgpu", "", "") })
 	t.Run("plain", func(t *testing.T) { runWebGPU(t, withWebGPU, "kernel/webgpu", "webgpu", quick) })
-	t.Run("aligned", func(t *testing.T) { runWebGPU(t, withWebGPU, "kernel/webgpu", "webgpu aligned nodot", "") })
+	t.Run("aligned", func(t *testing.T) { runWebGPU(t, withWebGPU, "kernel/webgpu", "webgpu aligned nodot nosubgroups", "") })
 	t.Run("model", func(t *testing.T) { runWebGPU(t, withWebGPU, "internal/browsertest/wholemodel", "webgpu", "") })
 }
 

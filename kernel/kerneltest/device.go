@@ -86,6 +86,72 @@ func stages(s *suite) {
 	s.same("stages", results(s.device), results(scalar.New()), tolerance{abs: 4*expError + 2*erfError})
 }
 
+// fetches checks that what is fetched is what was there at that time, however
+// much is run and fetched before one waits, from several programs.
+func fetches(s *suite) {
+	const n = 5000
+	program := func() (p *kernel.Program, in, out kernel.View) {
+		p = new(kernel.Program)
+		p.Stage()
+		in, out = p.Input(4*n), p.Keep(n)
+		p.Do(kernel.Add{Dst: out, A: in, B: in, M: 1, N: n, MB: 1})
+		p.Stage()
+		p.Do(kernel.Add{Dst: out, A: out, B: in, M: 1, N: n, MB: 1})
+		p.Plan()
+		return p, in, out
+	}
+	var sessions [2]kernel.Session
+	var in, out [2]kernel.View
+	for i := range sessions {
+		var p *kernel.Program
+		p, in[i], out[i] = program()
+		sessions[i] = s.must(s.device.Open(p))
+	}
+	numbers := func(x float32) []byte {
+		f := make([]float32, n)
+		for i := range f {
+			f[i] = x
+		}
+		return encode(f)
+	}
+	var got [][]byte
+	var want []float32
+	expect := func(session kernel.Session, v kernel.View, size int, x float32) {
+		s.Helper()
+		b := make([]byte, size)
+		s.ok(session.Fetch(v, b))
+		got, want = append(got, b), append(want, x)
+	}
+	for round := range 3 {
+		x := float32(1 + round)
+		for i, session := range sessions {
+			s.ok(session.Write(in[i], numbers(x)))
+			s.ok(session.Run(0))
+			expect(session, out[i], 4*n, 2*x)
+		}
+		for j := range 3 { // growing pieces
+			for i, session := range sessions {
+				s.ok(session.Run(1))
+				expect(session, out[i].At(j), 4<<(4*j), float32(3+j)*x)
+			}
+		}
+		if round == 1 { // the last round waits by reading
+			s.ok(sessions[0].Wait())
+		}
+	}
+	b := make([]byte, 4)
+	for i, session := range sessions {
+		s.ok(session.Read(in[i], b))
+	}
+	for i := range got {
+		for _, x := range decode(got[i]) {
+			if x != want[i] {
+				s.Fatalf("fetch %d: got %v, want %v", i, x, want[i])
+			}
+		}
+	}
+}
+
 // lifetime checks Close, and that programs which are open together or one
 // after the other do not disturb each other.
 func lifetime(s *suite) {
@@ -117,7 +183,7 @@ func lifetime(s *suite) {
 	check(s1, v1, n1, 1)
 	check(s2, v2, n2, 2)
 	s.ok(s1.Close())
-	for _, err := range []error{s1.Run(0), s1.Write(v1, nil), s1.Read(v1, nil)} {
+	for _, err := range []error{s1.Run(0), s1.Write(v1, nil), s1.Read(v1, nil), s1.Fetch(v1, nil), s1.Wait()} {
 		if !errors.Is(err, kernel.ErrClosed) {
 			s.Errorf("after Close of the session: got %v", err)
 		}
@@ -131,6 +197,7 @@ func lifetime(s *suite) {
 	for name, misuse := range map[string]func() error{
 		"Write": func() error { return s1.Write(v1, make([]byte, 4*n1+1)) },
 		"Read":  func() error { return s1.Read(v1, make([]byte, 4*n1+1)) },
+		"Fetch": func() error { return s1.Fetch(v1, make([]byte, 4*n1+1)) },
 	} {
 		func() {
 			defer func() {

@@ -44,6 +44,28 @@ var exact = tolerance{}
 // sumOf is for sums of n products of numbers up to 1.
 func sumOf(n int) tolerance { return tolerance{abs: float64(n+2) * epsilon, rel: 2 * epsilon} }
 
+// halfEpsilon is what rounding an operand between -1 and 1 to 16 bits may
+// change: they keep 11 bits.
+const halfEpsilon = 1.0 / (1 << 11)
+
+// An Option changes what Run asks of devices.
+type Option func(s *suite)
+
+// Half is for devices that round operands of matrix products to 16 bits, but
+// not their sums.
+func Half(s *suite) { s.half = true }
+
+// product is sumOf for products of matrices, and for devices that round both
+// operands to 16 bits. Roundings have nothing to do with each other, so they
+// grow as the root of n does: four deviations of products below 1.
+func (s *suite) product(n int) tolerance {
+	t := sumOf(n)
+	if s.half {
+		t.abs += 4 * halfEpsilon * math.Sqrt(float64(n))
+	}
+	return t
+}
+
 // after widens t by what an activation adds to it.
 func (t tolerance) after(act kernel.Act, largest float64) tolerance {
 	switch act {
@@ -66,8 +88,11 @@ func (t tolerance) allows(got, want float32) bool {
 }
 
 // Run tests devices made by open.
-func Run(t *testing.T, open func() kernel.Device) {
+func Run(t *testing.T, open func() kernel.Device, options ...Option) {
 	s := &suite{open: open}
+	for _, o := range options {
+		o(s)
+	}
 	for _, test := range []struct {
 		name string
 		run  func(*suite)
@@ -77,8 +102,8 @@ func Run(t *testing.T, open func() kernel.Device) {
 		{"Attention", attention}, {"Pack", pack}, {"Activate", activate}, {"Classify", classify},
 		{"Picture", picture}, {"Paint", paint}, {"ConvBytes", convBytes}, {"DepthwiseBytes", depthwiseBytes}, {"Quantize", quantize}, {"MatMul8", matMul8},
 		{"Depthwise8", depthwise8}, {"Residual8", residual8},
-		{"Columns8", columns8}, {"Maps", maps}, {"Peaks", peaks},
-		{"Constants", constants}, {"Stages", stages}, {"Lifetime", lifetime}, {"Memory", memory},
+		{"Columns8", columns8}, {"Maps", maps}, {"Peaks", peaks}, {"Tidy", tidy}, {"Colour", colour},
+		{"Constants", constants}, {"Stages", stages}, {"Fetches", fetches}, {"Lifetime", lifetime}, {"Memory", memory},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s.T = t
@@ -93,6 +118,7 @@ type suite struct {
 	*testing.T
 	open   func() kernel.Device
 	device kernel.Device // a fresh one for each test
+	half   bool          // see Half
 }
 
 // trial is one program with a single stage over guarded operands.

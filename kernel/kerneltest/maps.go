@@ -1,6 +1,10 @@
 package kerneltest
 
-import "github.com/pmp-seg/pmp/kernel"
+import (
+	"math"
+
+	"github.com/pmp-seg/pmp/kernel"
+)
 
 func columns8(s *suite) {
 	for _, l := range [][2]int{{8, 8}, {16, 24}, {24, 8}, {64, 1024}, {256, 1280}} {
@@ -90,4 +94,81 @@ func peaks(s *suite) {
 		}
 		return one(kernel.Peaks{Dst: t.out(1), A: t.floats(a), T: 1, H: 8, W: 8})
 	})
+}
+
+// tidy has maps of many shapes: noise, whose regions are small and tangled,
+// waves with specks and pinholes, a spiral and a comb, whose one region takes a
+// long way to find, a chessboard, and maps that are all above or all below.
+func tidy(s *suite) {
+	drawings := []func(t *trial, y, x, h, w int) float64{
+		func(t *trial, y, x, h, w int) float64 { return t.random.Float64() },
+		func(t *trial, y, x, h, w int) float64 {
+			v := 0.5 + 0.4*math.Sin(float64(x)/7)*math.Cos(float64(y)/9)
+			if t.random.IntN(40) == 0 {
+				v = 1 - v
+			}
+			return v
+		},
+		func(t *trial, y, x, h, w int) float64 { // a spiral: rings that are open at one place each
+			ring := min(x, y, w-1-x, h-1-y)
+			if ring%2 == 0 || y == ring && x == ring+1 {
+				return 0.9
+			}
+			return 0.1
+		},
+		func(t *trial, y, x, h, w int) float64 { // combs from both sides
+			if x%2 == 0 || x%4 == 1 && y == 0 || x%4 == 3 && y == h-1 {
+				return 0.8
+			}
+			return 0.2
+		},
+		func(t *trial, y, x, h, w int) float64 { return float64((x + y) % 2) },
+		func(t *trial, y, x, h, w int) float64 { return 0.99 },
+		func(t *trial, y, x, h, w int) float64 { return 0.01 },
+	}
+	for _, l := range [][2]int{{1, 1}, {1, 8}, {5, 1}, {3, 8}, {16, 24}, {33, 43}, {96, 128}} {
+		h, w := l[0], l[1]
+		for _, removal := range [][2]int{{0, 0}, {1000, 20}, {50, 3}, {2, 1}} {
+			for _, inPlace := range []bool{false, true} {
+				s.try(shape(l, removal, inPlace), exact, func(t *trial) []kernel.Op {
+					n := len(drawings) + 2 // and one that nobody wants, and one that is left alone
+					maps, theta := t.numbers(n*h*w), make([]float32, n)
+					for i, draw := range drawings {
+						theta[i] = 0.3 + 0.05*float32(i)
+						for y := range h {
+							for x := range w {
+								maps[(i*h+y)*w+x] = float32(draw(t, y, x, h, w))
+							}
+						}
+					}
+					theta[n-2] = kernel.Nowhere
+					theta[n-1] = float32(math.NaN()) // would spoil what it is subtracted from
+					o := kernel.Tidy{Theta: t.floats(theta), Count: t.ints(n - 1), T: n, H: h, W: w, Speck: removal[0], Island: removal[1],
+						Scratch: t.program.Temp(2 * n * h * w)}
+					if inPlace {
+						o.Dst = t.operand(output, encode(maps))
+						o.A = o.Dst
+					} else {
+						o.A, o.Dst = t.floats(maps), t.out((n-1)*h*w)
+					}
+					return one(o)
+				})
+			}
+		}
+	}
+}
+
+func colour(s *suite) {
+	for _, n := range []int{1, 3, 4, 7, 64, 1001} {
+		s.try(shape(n), exact, func(t *trial) []kernel.Op {
+			label, palette := make([]byte, n), make([]byte, 4*256)
+			for i := range label {
+				label[i] = byte(t.random.Uint32())
+			}
+			for i := range palette {
+				palette[i] = byte(t.random.Uint32())
+			}
+			return one(kernel.Colour{Dst: t.outBytes(4 * n), Label: t.operand(input, label), Palette: t.operand(input, palette), N: n})
+		})
+	}
 }

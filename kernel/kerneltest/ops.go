@@ -8,7 +8,7 @@ import (
 
 func matMul(s *suite) {
 	try := func(name string, o kernel.MatMul, bias, res bool) {
-		s.try(name, sumOf(o.K).after(o.Act, float64(o.K)), func(t *trial) []kernel.Op {
+		s.try(name, s.product(o.K).after(o.Act, float64(o.K)), func(t *trial) []kernel.Op {
 			d := o.Dense()
 			o.A = t.in((d.M-1)*d.LDA + d.K)
 			if o.LDB == 0 {
@@ -397,16 +397,34 @@ func picture(s *suite) {
 func paint(s *suite) {
 	for _, l := range [][4]int{{1, 1, 1, 1}, {1, 5, 3, 9}, {4, 1, 7, 6}, {2, 2, 5, 8}, {16, 12, 61, 47}, {128, 128, 300, 401}} {
 		hi, wi, h, w := l[0], l[1], l[2], l[3]
+		taps := func(t *trial, in, out int) kernel.View {
+			return t.operand(input, kernel.PaintTaps(in, out, 4*float64(in)/float64(out), 4).Encode())
+		}
 		s.try(shape(l), tolerance{abs: 4 * epsilon}, func(t *trial) []kernel.Op {
-			y := t.operand(input, kernel.PaintTaps(hi, h, 4*float64(hi)/float64(h), 4).Encode())
-			x := t.operand(input, kernel.PaintTaps(wi, w, 4*float64(wi)/float64(w), 4).Encode())
-			o := kernel.Paint{Label: t.outBytes(h * w), Best: t.out(h * w), TapsY: y, TapsX: x, H: h, W: w, WI: wi, Theta: 0.1}
+			y, x := taps(t, hi, h), taps(t, wi, w)
 			var ops []kernel.Op
-			for index := range 3 {
-				o.Mask, o.A, o.Index = t.outBytes(h*w), t.in(hi*wi), t.ints(index*100)
+			for range 2 {
+				ops = append(ops, kernel.Paint{Mask: t.outBytes(h * w), A: t.in(hi * wi), TapsY: y, TapsX: x, H: h, W: w, HI: hi, WI: wi, T: 1})
+			}
+			return ops
+		})
+		s.try(shape("labels ", l), tolerance{abs: 4 * epsilon}, func(t *trial) []kernel.Op {
+			o := kernel.Paint{Label: t.outBytes(h * w), Best: t.out(h * w), TapsY: taps(t, hi, h), TapsX: taps(t, wi, w), H: h, W: w, HI: hi, WI: wi}
+			var ops []kernel.Op
+			for i, count := range []int{2, 0, 1} {
+				o.T = 3
+				o.A, o.Index, o.Count = t.in(o.T*hi*wi), t.ints(i*100), kernel.View{}
+				if count > 0 {
+					o.Count = t.ints(count)
+				}
 				ops = append(ops, o)
 			}
 			return ops
 		})
 	}
+	s.try("labels of maps with long rows", tolerance{abs: 4 * epsilon}, func(t *trial) []kernel.Op {
+		const wi, h, w, maps = 1 << 14, 3, 6, 14
+		return one(kernel.Paint{Label: t.outBytes(h * w), Best: t.out(h * w), A: t.in(maps * wi), Index: t.ints(0), H: h, W: w, HI: 1, WI: wi, T: maps,
+			TapsY: t.operand(input, kernel.PaintTaps(1, h, 4/float64(h), 4).Encode()), TapsX: t.operand(input, kernel.PaintTaps(wi, w, 4*wi/float64(w), 4).Encode())})
+	})
 }

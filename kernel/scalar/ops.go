@@ -387,32 +387,44 @@ func (s *session) taps(v kernel.View, size int) (first func(i int) int, weights 
 }
 
 func (s *session) paint(o kernel.Paint) {
-	mask, label, best, a := s.bytes(o.Mask), s.bytes(o.Label), s.f(o.Best), s.f(o.A)
+	a := s.f(o.A)
 	yFirst, yWeights := s.taps(o.TapsY, 2)
 	xFirst, xWeights := s.taps(o.TapsX, 2)
-	index := s.i(o.Index)[0]
+	each := func(t int, put func(at int, v float32)) {
+		for y := range o.H {
+			for x := range o.W {
+				var v float32
+				for j, wy := range yWeights(y) {
+					for i, wx := range xWeights(x) {
+						v += wy * wx * a[(t*o.HI+yFirst(y)+j)*o.WI+xFirst(x)+i]
+					}
+				}
+				put(y*o.W+x, v)
+			}
+		}
+	}
+	if o.Mask.Valid() {
+		mask := s.bytes(o.Mask)
+		each(0, func(at int, v float32) {
+			mask[at] = 0
+			if v > 0 {
+				mask[at] = 1
+			}
+		})
+		return
+	}
+	label, best, index := s.bytes(o.Label), s.f(o.Best), int(s.i(o.Index)[0])
 	if index == 0 {
 		clear(best[:o.H*o.W])
 		for i := range label[:o.H*o.W] {
 			label[i] = kernel.NoLabel
 		}
 	}
-	for y := range o.H {
-		for x := range o.W {
-			var v float32
-			for j, wy := range yWeights(y) {
-				for i, wx := range xWeights(x) {
-					v += wy * wx * a[(yFirst(y)+j)*o.WI+xFirst(x)+i]
-				}
+	for t := range s.count(o.Count, o.T) {
+		each(t, func(at int, v float32) {
+			if v > best[at] {
+				best[at], label[at] = v, byte(index+t)
 			}
-			at := y*o.W + x
-			mask[at] = 0
-			if v > o.Theta {
-				mask[at] = 1
-				if v > best[at] {
-					best[at], label[at] = v, byte(index)
-				}
-			}
-		}
+		})
 	}
 }

@@ -83,6 +83,17 @@ func (s *session) Read(v kernel.View, data []byte) error {
 	return nil
 }
 
+// Fetch is Read, since Run has ended when it returns.
+func (s *session) Fetch(v kernel.View, data []byte) error { return s.Read(v, data) }
+
+// Wait has nothing to wait for.
+func (s *session) Wait() error {
+	if s.arena == nil {
+		return kernel.ErrClosed
+	}
+	return nil
+}
+
 func (s *session) Close() error {
 	s.arena = nil
 	return nil
@@ -144,6 +155,10 @@ func (s *session) run(op kernel.Op) {
 		s.maps(o)
 	case kernel.Peaks:
 		s.peaks(o)
+	case kernel.Tidy:
+		s.tidy(o)
+	case kernel.Colour:
+		s.colour(o)
 	default:
 		panic("kernel/scalar: unknown op")
 	}

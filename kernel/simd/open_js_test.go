@@ -226,6 +226,12 @@ func (s *alikeSession) Run(stage int) error {
 	return s.agree("Run", len(s.sessions), func(i int) error { return s.sessions[i].Run(stage) })
 }
 
+func (s *alikeSession) Fetch(v kernel.View, data []byte) error { return s.Read(v, data) }
+
+func (s *alikeSession) Wait() error {
+	return s.agree("Wait", len(s.sessions), func(i int) error { return s.sessions[i].Wait() })
+}
+
 func (s *alikeSession) Read(v kernel.View, data []byte) error {
 	other := make([]byte, len(data))
 	return s.agree("Read", len(s.sessions), func(i int) error {

@@ -178,6 +178,17 @@ func (s *Session) Read(v kernel.View, data []byte) error {
 	return nil
 }
 
+// Fetch is Read, since Run has ended when it returns.
+func (s *Session) Fetch(v kernel.View, data []byte) error { return s.Read(v, data) }
+
+// Wait has nothing to wait for.
+func (s *Session) Wait() error {
+	if s.closed {
+		return kernel.ErrClosed
+	}
+	return nil
+}
+
 // Close gives the session's memory back to the device. Closing again does nothing.
 func (s *Session) Close() error {
 	if s.closed {

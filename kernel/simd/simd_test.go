@@ -61,11 +61,15 @@ func TestSoak(t *testing.T) {
 	maps := p.Temp(8 * cells)
 	p.Do(kernel.MatMul{Dst: maps, A: numbers(8 * c), B: keys, M: 8, N: cells, K: c, Act: kernel.ActSigmoid})
 	labels, best := p.KeepBytes(out*out), p.Keep(out*out)
-	for i := range 3 {
-		p.Do(kernel.Paint{Mask: p.KeepBytes(out * out), Label: labels, Best: best, A: maps.At(i * cells),
-			TapsY: p.Data(kernel.PaintTaps(side, out, 4*side/float64(out), 4).Encode()), TapsX: p.Data(kernel.PaintTaps(side, out, 4*side/float64(out), 4).Encode()),
-			Index: p.Data([]byte{byte(i), 0, 0, 0}), H: out, W: out, WI: side, Theta: 0.3})
+	taps := p.Data(kernel.PaintTaps(side, out, 4*side/float64(out), 4).Encode())
+	theta := make([]float32, 8)
+	for i := range theta {
+		theta[i] = 0.3
 	}
+	p.Do(kernel.Tidy{Dst: maps, A: maps, Theta: p.Floats(theta), Scratch: p.Temp(2 * 8 * cells), T: 8, H: side, W: side, Speck: 50, Island: 20})
+	p.Do(kernel.Paint{Mask: p.KeepBytes(out * out), A: maps, TapsY: taps, TapsX: taps, H: out, W: out, HI: side, WI: side, T: 1})
+	p.Do(kernel.Paint{Label: labels, Best: best, A: maps, TapsY: taps, TapsX: taps, Index: p.Data([]byte{0, 0, 0, 0}), H: out, W: out, HI: side, WI: side, T: 3})
+	p.Do(kernel.Colour{Dst: p.KeepBytes(4 * out * out), Label: labels, Palette: numbers(256), N: out * out})
 	p.Plan()
 
 	d := open(t)

@@ -44,7 +44,7 @@ func Benchmark(b *testing.B) {
 		{"attention 48x4096", attention(48, 4096)}, {"attention 48x9", attention(48, 9)}, {"attention 256x256", attention(256, 256)},
 	} {
 		b.Run(c.name, func(b *testing.B) {
-			d, err := New(Options{})
+			d, err := New(asked(Options{}))
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strconv"
 	"syscall/js"
+	"time"
 
 	"github.com/pmp-seg/pmp/kernel"
 )
@@ -35,6 +36,15 @@ type Options struct {
 	Limits map[string]int
 	// NoDot does without the language's product of four bytes.
 	NoDot bool
+	// NoSubgroups does without exchange between neighbouring invocations.
+	NoSubgroups bool
+	// Half lets the card round operands of float32 products to halves, if it has
+	// those, and keep what only attention reads, as keys and values, as such;
+	// sums stay float32. The host must not read those keys and values then.
+	Half bool
+	// Tuning is what Device.Tune found on this card before. What is no tuning, or
+	// none for this card, counts as none.
+	Tuning string
 	// Timestamps lets Session.Profile measure, if the card can.
 	Timestamps bool
 }
@@ -50,7 +60,7 @@ type Device struct {
 	gpu, queue js.Value
 	maxBuffer  int // bytes
 	maxBinding int // bytes
-	dotFile    string
+	card       card
 	layout     js.Value // of the only bind group
 	pipelines  js.Value // their layout
 	modules    map[string]js.Value
@@ -62,20 +72,24 @@ type Device struct {
 	closed        bool
 	lost, failure string // what the browser said
 
-	bytes       js.Value // a Uint8Array on the way in
-	staging     js.Value // a buffer on the way out
-	stagingSize int
-	drawing     drawing
-	one         js.Value // an array for the one command buffer that is submitted
-	shift       uint32   // words by which arenas are shifted, for tests
-	name        string
-	software    bool
+	bytes    js.Value // a Uint8Array on the way in
+	stagings []staging
+	fetched  []fetched // since the last Wait
+	encoder  js.Value  // of commands that are not submitted yet, or undefined
+	drawing  drawing
+	showing  drawing
+	clock    clock
+	one      js.Value // an array for the one command buffer that is submitted
+	shift    uint32   // words by which arenas are shifted, for tests
+	name     string
+	software bool
 
 	promises waiter
 	funcs    []js.Func
 
 	createEncoder, submit, writeBuffer bound
-	beginPass, finish, copyBuffer      unbound
+	beginPass, finish                  unbound
+	copyBuffer, resolve                unbound
 	setPipeline, setBindGroup          unbound
 	dispatch, end                      unbound
 }
@@ -176,19 +190,26 @@ func New(o Options) (d *Device, err error) {
 			limits[name] = adapter.Get("limits").Get(name)
 		}
 	}
-	wants := map[string]any{"requiredLimits": limits}
-	if o.Timestamps && adapter.Get("features").Call("has", timestamps).Bool() {
-		wants["requiredFeatures"] = []any{timestamps}
+	features := []any{}
+	feature := func(name string, wanted bool) bool {
+		wanted = wanted && adapter.Get("features").Call("has", name).Bool()
+		if wanted {
+			features = append(features, name)
+		}
+		return wanted
 	}
+	feature(timestamps, o.Timestamps)
+	grouped := feature("subgroups", !o.NoSubgroups)
+	d.card.half = feature("shader-f16", o.Half)
+	d.card.halves = d.card.half
+	wants := map[string]any{"requiredLimits": limits, "requiredFeatures": features}
 	device, ok := d.promises.wait(adapter.Call("requestDevice", wants))
 	if !ok {
 		return nil, ErrNoDevice
 	}
 	d.gpu, d.queue = device, device.Get("queue")
-	d.dotFile = "nodot"
-	if has := gpu.Get("wgslLanguageFeatures"); !o.NoDot && has.Truthy() && has.Call("has", "packed_4x8_integer_dot_product").Bool() {
-		d.dotFile = "dot"
-	}
+	has := gpu.Get("wgslLanguageFeatures")
+	d.card.dot = !o.NoDot && has.Truthy() && has.Call("has", "packed_4x8_integer_dot_product").Bool()
 	d.maxBuffer = min(device.Get("limits").Get(wanted[0]).Int(), constantsAt-arenaAt)
 	d.maxBinding = min(device.Get("limits").Get(wanted[1]).Int(), d.maxBuffer)
 	d.name = "webgpu"
@@ -200,6 +221,15 @@ func New(o Options) (d *Device, err error) {
 	}
 	d.watch()
 	d.prepare()
+	if err := d.clock.start(d); err != nil {
+		return nil, err
+	}
+	if t, ok := ParseTuning(o.Tuning); ok && t.fits(d.limits()) {
+		d.card.tuning = t
+	}
+	if grouped {
+		d.card.shuffled = d.exchanging(adapter.Get("info"))
+	}
 	return d, nil
 }
 
@@ -241,12 +271,32 @@ func (d *Device) prepare() {
 	d.createEncoder, d.submit, d.writeBuffer = bind(d.gpu, "createCommandEncoder"), bind(d.queue, "submit"), bind(d.queue, "writeBuffer")
 	const encoder, pass = "GPUCommandEncoder", "GPUComputePassEncoder"
 	d.beginPass, d.finish, d.copyBuffer = method(encoder, "beginComputePass"), method(encoder, "finish"), method(encoder, "copyBufferToBuffer")
+	d.resolve = method(encoder, "resolveQuerySet")
 	d.setPipeline, d.setBindGroup = method(pass, "setPipeline"), method(pass, "setBindGroup")
 	d.dispatch, d.end = method(pass, "dispatchWorkgroups"), method(pass, "end")
 }
 
 // Name tells the device from others in reports.
 func (d *Device) Name() string { return d.name }
+
+// Features are what the device uses of what not all cards have, and its tuning.
+func (d *Device) Features() []string {
+	var list []string
+	for _, f := range []struct {
+		has  bool
+		name string
+	}{
+		{d.card.half, "shader-f16"}, {d.card.shuffled > 0, "subgroups"}, {d.card.dot, "packed_4x8_integer_dot_product"}, {d.clock.words != nil, timestamps},
+	} {
+		if f.has {
+			list = append(list, f.name)
+		}
+	}
+	return append(list, "tuning "+d.Tuning().String())
+}
+
+// Tuning is what the device is tuned to.
+func (d *Device) Tuning() Tuning { return d.card.tuning.or() }
 
 // Software tells whether the card is a program on the CPU, which is far
 // slower than the other devices.
@@ -397,8 +447,15 @@ func (d *Device) Open(p *kernel.Program) (kernel.Session, error) {
 	size := 4 * int(scratch)
 	var params []byte
 	var offsets []uint32
+	ops := make([][]op, len(s.stages))
+	for i := range ops {
+		ops[i] = decode(p.Records(i, constantsAt, arenaAt), d.shift)
+	}
+	if d.card.halves {
+		halve(ops)
+	}
 	for i := range s.stages {
-		for _, o := range decode(p.Records(i, constantsAt, arenaAt), d.shift) {
+		for _, o := range ops[i] {
 			parts, words := o.expand(scratch)
 			size = max(size, 4*(int(scratch)+words))
 			for j := range parts {
@@ -406,11 +463,11 @@ func (d *Device) Open(p *kernel.Program) (kernel.Session, error) {
 				if d.constantsSize > d.maxBinding {
 					part = parts[j].window(d.maxBinding)
 				}
-				dispatch := parts[j].lay(d.dotFile)
+				dispatch := parts[j].lay(&d.card)
 				if dispatch.groups == 0 {
 					return nil, ErrUnsupported
 				}
-				s.stages[i].steps = append(s.stages[i].steps, step{d.pipeline(dispatch), part, len(offsets), dispatch.groups})
+				s.stages[i].add(&parts[j], step{d.pipeline(dispatch), part, len(offsets), dispatch.groups})
 				offsets = append(offsets, uint32(len(params)))
 				for _, w := range parts[j].words() {
 					params = append(params, byte(w), byte(w>>8), byte(w>>16), byte(w>>24))
@@ -464,8 +521,10 @@ type Session struct {
 
 // stage is the ops of a stage, and then the calls that run them.
 type stage struct {
-	steps []step
-	calls []call
+	steps  []step
+	calls  []call
+	counts Counts
+	took   time.Duration // see clock
 }
 
 type step struct {
@@ -561,18 +620,6 @@ func (s *Session) Buffer() js.Value { return s.arena }
 // Queue is the device's GPUQueue.
 func (d *Device) Queue() js.Value { return d.queue }
 
-// Dispatches is how many calls of the card's kernels a stage takes, and how
-// often another kernel is chosen between them.
-func (s *Session) Dispatches(stage int) (dispatches, pipelines int) {
-	steps := s.stages[stage].steps
-	for i, step := range steps {
-		if i == 0 || step.pipeline != steps[i-1].pipeline {
-			pipelines++
-		}
-	}
-	return len(steps), pipelines
-}
-
 // Write copies data to v.
 func (s *Session) Write(v kernel.View, data []byte) error {
 	if err := s.state(); err != nil {
@@ -582,11 +629,12 @@ func (s *Session) Write(v kernel.View, data []byte) error {
 	if len(data) > size {
 		panic("kernel/webgpu: Write beyond the end of the buffer")
 	}
+	s.device.flush()
 	if rest := len(data) % 4; rest != 0 && len(data) < size {
 		// The card writes whole words, and the last one has bytes that stay.
 		var word [4]byte
 		start := len(data) - rest
-		if err := s.read(s.Address(v)+start, word[:]); err != nil {
+		if err := s.Read(v.At(start/4), word[:]); err != nil {
 			return err
 		}
 		copy(word[:], data[start:])
@@ -597,15 +645,14 @@ func (s *Session) Write(v kernel.View, data []byte) error {
 	return nil
 }
 
-// Run sends the commands of a stage to the card and does not wait for them:
-// what goes wrong there is told by Read.
+// Run adds the commands of a stage to those that Wait will send, or the next
+// Write, which must not overtake them.
 func (s *Session) Run(stage int) error {
 	if err := s.state(); err != nil {
 		return err
 	}
 	d := s.device
-	encoder := d.createEncoder.call()
-	var pass any = d.beginPass.call(encoder)
+	var pass any = d.beginPass.call(d.commands(), d.clock.pass(s, stage))
 	calls := s.stages[stage].calls
 	for i := range calls {
 		c := &calls[i]
@@ -613,71 +660,149 @@ func (s *Session) Run(stage int) error {
 		c.method.Invoke(c.args...)
 	}
 	d.end.call(pass)
-	d.send(encoder)
 	return nil
 }
 
-// send ends an encoder and submits what it has.
-func (d *Device) send(encoder js.Value) {
-	d.one.SetIndex(0, d.finish.call(encoder))
+// commands is the encoder that commands are added to.
+func (d *Device) commands() js.Value {
+	if d.encoder.IsUndefined() {
+		d.encoder = d.createEncoder.call()
+	}
+	return d.encoder
+}
+
+// flush sends all commands to the card.
+func (d *Device) flush() {
+	if d.encoder.IsUndefined() {
+		return
+	}
+	d.one.SetIndex(0, d.finish.call(d.encoder))
+	d.encoder = js.Undefined()
 	d.submit.call(d.one)
 	d.one.SetIndex(0, nil)
 }
 
-// Read waits until all that was run has ended, and copies from v.
-func (s *Session) Read(v kernel.View, data []byte) error {
+// staging is a buffer on the way out. What is fetched lies there one after the
+// other.
+type staging struct {
+	buffer     js.Value
+	size, used int
+}
+
+// fetched is where data will come from.
+type fetched struct {
+	staging, at int
+	data        []byte
+}
+
+// Fetch adds a copy of v to the commands.
+func (s *Session) Fetch(v kernel.View, data []byte) error {
 	if err := s.state(); err != nil {
 		return err
 	}
 	if len(data) > s.program.Size(v) {
-		panic("kernel/webgpu: Read beyond the end of the buffer")
+		panic("kernel/webgpu: Fetch beyond the end of the buffer")
 	}
-	return s.read(s.Address(v), data)
+	return s.device.fetch(s.arena, s.Address(v), data)
 }
 
-func (s *Session) read(address int, data []byte) error {
+func (d *Device) fetch(from js.Value, address int, data []byte) error {
 	if len(data) == 0 {
 		return nil
 	}
-	d := s.device
 	size := (len(data) + 3) &^ 3
-	if d.stagingSize < size {
-		if d.stagingSize > 0 {
-			d.staging.Call("destroy")
-			d.stagingSize = 0
+	last := len(d.stagings) - 1
+	if last < 0 || d.stagings[last].size-d.stagings[last].used < size {
+		next := staging{size: size}
+		if last >= 0 {
+			next.size = max(size, min(2*d.stagings[last].size, d.maxBuffer))
 		}
-		if err := d.create(want{&d.staging, size, usageMapRead | usageCopyDst}); err != nil {
+		if err := d.create(want{&next.buffer, next.size, usageMapRead | usageCopyDst}); err != nil {
 			return err
 		}
-		d.stagingSize = size
+		d.stagings = append(d.stagings, next)
+		last++
 	}
-	encoder := d.createEncoder.call()
-	d.copyBuffer.call(encoder, s.arena, address, d.staging, 0, size)
-	d.send(encoder)
-	return d.fetch(d.staging, data)
+	to := &d.stagings[last]
+	d.copyBuffer.call(d.commands(), from, address, to.buffer, to.used, size)
+	d.fetched = append(d.fetched, fetched{last, to.used, data})
+	to.used += (size + 7) &^ 7 // where a mapping may start
+	return nil
 }
 
-// fetch waits for what was submitted and copies a staging buffer's first bytes.
-func (d *Device) fetch(staging js.Value, data []byte) error {
-	const read = 1 // GPUMapMode.READ
-	size := (len(data) + 3) &^ 3
-	if e, ok := d.promises.wait(staging.Call("mapAsync", read, 0, size)); !ok {
-		if err := d.state(); err != nil {
-			return err
-		}
-		// A card that is lost rejects promises before it says so.
-		promise := js.Global().Get("Promise")
-		if lost, ok := d.promises.wait(promise.Call("race", []any{d.gpu.Get("lost"), promise.Call("resolve", nil)})); ok && lost.Truthy() {
-			return &deviceError{ErrLost, lost.Get("message").String()}
-		}
-		if err := d.state(); err != nil {
-			return err
-		}
-		return &deviceError{errFailed, messageOf(e)}
+// Wait sends what is not sent yet, and waits for it.
+func (s *Session) Wait() error {
+	if err := s.state(); err != nil {
+		return err
 	}
-	js.CopyBytesToGo(data, js.Global().Get("Uint8Array").New(staging.Call("getMappedRange", 0, size)))
-	staging.Call("unmap")
+	return s.device.wait()
+}
+
+// wait leaves one empty staging buffer, the last and largest.
+func (d *Device) wait() error {
+	if err := d.clock.fetch(d); err != nil {
+		return err
+	}
+	d.flush()
+	waiting := d.fetched
+	d.fetched = d.fetched[:0]
+	if len(waiting) == 0 {
+		if _, ok := d.promises.wait(d.queue.Call("onSubmittedWorkDone")); !ok {
+			return d.lostError(js.Undefined())
+		}
+		return d.state()
+	}
+	const read = 1 // GPUMapMode.READ
+	for i := range d.stagings {
+		from := &d.stagings[i]
+		if from.used == 0 {
+			continue
+		}
+		used := from.used
+		from.used = 0
+		if e, ok := d.promises.wait(from.buffer.Call("mapAsync", read, 0, min(used, from.size))); !ok {
+			return d.lostError(e)
+		}
+		all := js.Global().Get("Uint8Array").New(from.buffer.Call("getMappedRange", 0, min(used, from.size)))
+		for _, f := range waiting {
+			if f.staging == i {
+				js.CopyBytesToGo(f.data, all.Call("subarray", f.at, f.at+len(f.data)))
+			}
+		}
+		from.buffer.Call("unmap")
+	}
+	if last := len(d.stagings) - 1; last > 0 {
+		for _, old := range d.stagings[:last] {
+			old.buffer.Call("destroy")
+		}
+		d.stagings = append(d.stagings[:0], d.stagings[last])
+	}
+	d.clock.read()
 	return d.state()
+}
+
+// lostError is what a promise that was rejected with e means.
+func (d *Device) lostError(e js.Value) error {
+	if err := d.state(); err != nil {
+		return err
+	}
+	// A card that is lost rejects promises before it says so.
+	promise := js.Global().Get("Promise")
+	if lost, ok := d.promises.wait(promise.Call("race", []any{d.gpu.Get("lost"), promise.Call("resolve", nil)})); ok && lost.Truthy() {
+		return &deviceError{ErrLost, lost.Get("message").String()}
+	}
+	if err := d.state(); err != nil {
+		return err
+	}
+	return &deviceError{errFailed, messageOf(e)}
+}
+
+// Read waits until all that was run has ended, and copies from v.
+func (s *Session) Read(v kernel.View, data []byte) error {
+	if err := s.Fetch(v, data); err != nil {
+		return err
+	}
+	return s.device.wait()
 }
 
 // destroy frees what the session has on the card.
@@ -719,7 +844,8 @@ func (d *Device) Close() error {
 	}
 	d.sessions = nil
 	d.gpu.Call("destroy")
-	d.modules, d.made, d.constants, d.bytes, d.staging = nil, nil, js.Undefined(), js.Undefined(), js.Undefined()
-	d.drawing = drawing{}
+	d.modules, d.made, d.constants, d.bytes, d.encoder = nil, nil, js.Undefined(), js.Undefined(), js.Undefined()
+	d.stagings, d.fetched = nil, nil
+	d.drawing, d.showing = drawing{}, drawing{}
 	return nil
 }

@@ -5,6 +5,7 @@ package webgpu
 import (
 	"errors"
 	"syscall/js"
+	"time"
 )
 
 // timestamps is the feature that Profile needs.
@@ -17,7 +18,7 @@ var ErrNoTimestamps = errors.New("this graphics card has no timestamps, or Optio
 type Timing struct {
 	Name   string // the files of its module and its settings
 	Groups int    // of invocations
-	Nanos  int64
+	Time   time.Duration
 }
 
 // Profile runs a stage with each dispatch in a pass of its own and tells how
@@ -42,14 +43,13 @@ func (s *Session) Profile(stage int) ([]Timing, error) {
 	}
 	queries := d.gpu.Call("createQuerySet", map[string]any{"type": "timestamp", "count": 2 * n})
 	defer queries.Call("destroy")
-	var resolved, staging js.Value
-	if err := d.create(want{&resolved, 16 * n, usageQueryResolve | usageCopySrc}, want{&staging, 16 * n, usageMapRead | usageCopyDst}); err != nil {
+	var resolved js.Value
+	if err := d.create(want{&resolved, 16 * n, usageQueryResolve | usageCopySrc}); err != nil {
 		return nil, err
 	}
 	defer resolved.Call("destroy")
-	defer staging.Call("destroy")
 
-	encoder := d.createEncoder.call()
+	encoder := d.commands()
 	timings := make([]Timing, 0, n)
 	var pass js.Value
 	open := false
@@ -71,20 +71,15 @@ func (s *Session) Profile(stage int) ([]Timing, error) {
 		}
 	}
 	encoder.Call("resolveQuerySet", queries, 0, 2*n, resolved, 0)
-	d.copyBuffer.call(encoder, resolved, 0, staging, 0, 16*n)
-	d.send(encoder)
 	words := make([]byte, 16*n)
-	if err := d.fetch(staging, words); err != nil {
+	if err := d.fetch(resolved, 0, words); err != nil {
 		return nil, err
 	}
-	at := func(i int) (t int64) {
-		for j := 7; j >= 0; j-- {
-			t = t<<8 | int64(words[8*i+j])
-		}
-		return t
+	if err := d.wait(); err != nil {
+		return nil, err
 	}
 	for i := range timings {
-		timings[i].Nanos = at(2*i+1) - at(2*i)
+		timings[i].Time = between(words[16*i:])
 	}
 	return timings, nil
 }

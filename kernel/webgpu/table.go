@@ -4,7 +4,8 @@
 // workgroups it takes. device_js.go records that once for each program and
 // replays it for each run.
 //
-// An op of a new kind costs a file in wgsl/ and a line in roles.
+// An op of a new kind costs a file in wgsl/ and a line in roles. Telling
+// operands what it reads and writes is worth having it counted, too.
 package webgpu
 
 import (
@@ -32,12 +33,44 @@ func shader(name string) string {
 	return text
 }
 
-// code is the text of a module.
-func code(module string) (text string) {
+// code is the text of a module. What its files enable comes first, as WGSL wants.
+func code(module string) string {
+	var enabled, text string
 	for name := range strings.FieldsSeq(module) {
-		text += shader(name)
+		s := shader(name)
+		if strings.HasPrefix(s, "enable ") {
+			line, rest, _ := strings.Cut(s, "\n")
+			enabled, s = enabled+line+"\n", rest
+		}
+		text += s
 	}
-	return text
+	return enabled + text
+}
+
+// card is what a graphics card has of what not all have.
+type card struct {
+	dot bool // the language's product of four bytes
+	// shuffled is how many invocations that lie side by side in a workgroup may
+	// exchange what they have as a subgroup, a power of two, or 0.
+	shuffled int
+	half     bool // numbers of 16 bits in workgroup memory
+	halves   bool // and in the arena, see halve
+	tuning   Tuning
+}
+
+// files are those of a role on this card, for an op whose packed matrices are
+// halves or not.
+func (c *card) files(role string, halves bool) string {
+	if halves {
+		role = strings.Replace(role, "whole", "halves", 1)
+	}
+	if !c.dot {
+		role = strings.Replace(role, "dot", "nodot", 1)
+	}
+	if c.shuffled > 0 {
+		role = strings.Replace(role, "reduce", "shuffle", 1)
+	}
+	return role
 }
 
 // maxGroups is how many workgroups one dimension of a dispatch takes.
@@ -51,6 +84,7 @@ type op struct {
 	ints      [16]int
 	floats    [6]uint32
 	constants uint32 // bit i: view i is a constant
+	halves    bool   // packed matrices are halves, see halve
 }
 
 const (
@@ -197,7 +231,7 @@ func (d *dispatch) set(name string, value int) *dispatch {
 
 // role is how the ops of a kind are run.
 type role struct {
-	files string // in wgsl/, besides common and memory
+	files string // in wgsl/, besides common and memory; see card.files, too
 	// wide is how many words are moved at once where all views allow it and
 	// so do these integers of the op, which are in words.
 	wide    int
@@ -208,31 +242,35 @@ type role struct {
 	things []int
 	// shape is for roles that are not that simple: it gives the number of
 	// workgroups and settings.
-	shape func(o *op, d *dispatch)
+	shape func(c *card, o *op, d *dispatch)
+	// shared is for roles whose invocations change the same words.
+	shared bool
 }
 
 var roles = [kernel.KindCount]role{
 	kernel.KindMatMul:      {files: "float", wide: 4, strides: []int{3, 4, 5, 6}, shape: product},
-	kernel.KindMatMul8:     {files: "dot4 int8", wide: 2, shape: product},
+	kernel.KindMatMul8:     {files: "dot whole int8", wide: 2, shape: product},
 	kernel.KindConv:        {files: "conv", wide: 2, per: 8, things: []int{0, 1, 2}},
 	kernel.KindDepthwise:   {files: "depthwise", wide: 2, per: 8, things: []int{0, 1, 4}},
 	kernel.KindDepthwise8:  {files: "depthwise8", wide: 2, per: 8, things: []int{0, 1, 4}},
 	kernel.KindUpsampleAdd: {files: "upsample", wide: 4, per: 1, things: []int{0, 1, 2}},
-	kernel.KindLayerNorm:   {files: "reduce layernorm", wide: 4, shape: rows4},
-	kernel.KindL2Norm:      {files: "reduce l2norm", wide: 4, shape: rows4},
-	kernel.KindL1Norm:      {files: "reduce l1norm", wide: 4, shape: rows4},
-	kernel.KindQuantize:    {files: "reduce divide quantize", wide: 2, shape: rows8},
+	kernel.KindLayerNorm:   {files: "lanes reduce layernorm", wide: 4, shape: rows4},
+	kernel.KindL2Norm:      {files: "lanes reduce l2norm", wide: 4, shape: rows4},
+	kernel.KindL1Norm:      {files: "lanes reduce l1norm", wide: 4, shape: rows4},
+	kernel.KindQuantize:    {files: "lanes reduce divide quantize", wide: 2, shape: rows8},
 	kernel.KindAdd:         {files: "add", wide: 4, per: 4, things: []int{0, 1}},
 	kernel.KindAddPosition: {files: "position", wide: 4, per: 4, things: []int{0, 1, 2}},
-	kernel.KindAttention:   {files: "attention", wide: 4, strides: []int{4}, shape: heads},
-	kernel.KindPack:        {files: "pack", wide: 4, strides: []int{2}, shape: panels},
+	kernel.KindAttention:   {files: "lanes reduce whole attention", wide: 4, strides: []int{4}, shape: heads},
+	kernel.KindPack:        {files: "whole pack", wide: 4, strides: []int{2}, shape: panels},
 	kernel.KindActivate:    {files: "activate", wide: 4, per: 4, things: []int{0}},
-	kernel.KindClassify:    {files: "reduce classify", wide: 1, shape: group(0)},
+	kernel.KindClassify:    {files: "lanes reduce classify", wide: 1, shape: group(0)},
 	kernel.KindPicture:     {files: "picture", wide: 4, per: 1, things: []int{2, 3}},
 	kernel.KindPaint:       {files: "paint", wide: 1, per: 4, things: []int{0, 1}},
-	kernel.KindColumns8:    {files: "reduce divide columns8", wide: 1, shape: columns},
-	kernel.KindMaps:        {files: "dot4 maps", wide: 4, strides: []int{2}, shape: cells},
-	kernel.KindPeaks:       {files: "reduce peaks", wide: 1, shape: group(0)},
+	kernel.KindColumns8:    {files: "lanes reduce divide columns8", wide: 1, shape: columns},
+	kernel.KindMaps:        {files: "dot maps", wide: 4, strides: []int{2}, shape: cells},
+	kernel.KindPeaks:       {files: "lanes reduce peaks", wide: 1, shape: group(0)},
+	kernel.KindTidy:        {files: "tidy", wide: 1, shape: group(0), shared: true},
+	kernel.KindColour:      {files: "colour", wide: 1, per: 4, things: []int{0}},
 }
 
 // groupSize is the number of invocations of most workgroups.
@@ -240,13 +278,15 @@ const groupSize = 64
 
 // lay says how an op is run, in no groups if no shader can. Its kind must not
 // be one that expand replaces.
-// Dot is the file with the product of four bytes that the device has.
-func (o *op) lay(dot string) dispatch {
+func (o *op) lay(c *card) dispatch {
 	if o.kind >= kernel.KindCount || roles[o.kind].files == "" {
 		panic("kernel/webgpu: unknown op")
 	}
 	r := &roles[o.kind]
 	wide, aligned := r.wide, 1
+	if o.halves {
+		wide = min(wide, 2) // four halves are written at once
+	}
 	fit := func(n uint32) {
 		for n%uint32(wide) != 0 {
 			wide /= 2
@@ -270,10 +310,17 @@ func (o *op) lay(dot string) dispatch {
 	if ldd, bytes := o.ints[3], o.ints[5] != 0; o.kind == kernel.KindMatMul8 && (bytes && ldd%8 != 0 || !bytes && (ldd|o.ints[4])%2 != 0) {
 		wide = 1
 	}
-	d := dispatch{module: "common memory" + string(rune('0'+wide)) + " " + strings.Replace(r.files, "dot4", dot, 1)}
+	memory := "memory" + string(rune('0'+wide))
+	if r.shared {
+		memory = "memorya"
+	}
+	d := dispatch{module: "common " + memory + " " + c.files(r.files, o.halves)}
 	d.set("CONSTANTS", int(o.constants)).set("ALIGNED", aligned)
+	if c.shuffled > 0 && strings.Contains(r.files, "reduce") {
+		d.set("SHUFFLED", c.shuffled)
+	}
 	if r.shape != nil {
-		r.shape(o, &d)
+		r.shape(c, o, &d)
 		return d
 	}
 	things := 1
@@ -293,29 +340,36 @@ func fold(groups int) (x, y int) {
 	return (groups + y - 1) / y, y
 }
 
-// fewTiles is the number of tiles below which a product is left to rows.wgsl,
-// which makes many more and smaller workgroups.
-const fewTiles = 32
-
-// product is the shape of matrix products.
-func product(o *op, d *dispatch) {
+// product is the shape of matrix products. Those of few tiles are left to
+// rows.wgsl, which makes many more and smaller workgroups.
+func product(c *card, o *op, d *dispatch) {
 	m, panels := o.ints[0], o.ints[1]/kernel.Panel
+	t := c.tuning.or()
+	most := t.Int8
+	if o.kind == kernel.KindMatMul {
+		most = t.Float
+	}
 	// The width of a tile that wastes least; the height fits 48 queries.
-	wx := 8
+	wx := most.Across
 	if panels < wx {
 		wx = panels
 	} else {
-		for _, w := range []int{6, 5} {
-			if (panels+w-1)/w*w < (panels+wx-1)/wx*wx {
+		for _, w := range []int{most.Across * 3 / 4, most.Across * 5 / 8} {
+			if w > 0 && (panels+w-1)/w*w < (panels+wx-1)/wx*wx {
 				wx = w
 			}
 		}
 	}
-	wy := 16
+	wy := most.Down
 	if m <= 48 {
-		wy = 12
+		n := (12 + wy - 1) / wy
+		wy = (12 + n - 1) / n
 	}
-	if tiles := (m + 4*wy - 1) / (4 * wy) * ((panels + wx - 1) / wx); tiles >= fewTiles {
+	tiles := (m + 4*wy - 1) / (4 * wy) * ((panels + wx - 1) / wx)
+	if o.kind == kernel.KindMatMul { // rows.wgsl keeps nothing that could be halved
+		d.module += map[bool]string{true: " half", false: " single"}[c.half && tiles >= t.Tiles]
+	}
+	if tiles >= t.Tiles {
 		d.module += " tile"
 		d.set("WX", wx).set("WY", wy).groups = tiles
 		return
@@ -326,22 +380,29 @@ func product(o *op, d *dispatch) {
 
 // heads is the shape of attention. Where keys are few, as those of prompts
 // are, fewer lanes share a query.
-func heads(o *op, d *dispatch) {
+func heads(c *card, o *op, d *dispatch) {
 	nq, nk, d4, h := o.ints[0], o.ints[1], o.ints[2]/4, o.ints[3]
 	if d4/h > 16 {
 		return // more than attention.wgsl keeps in registers: no groups
 	}
-	queries, lanes := 4, 32
+	s := c.tuning.or().Heads
 	if nk <= 64 {
-		queries, lanes = 8, 8
+		s = fewKeys
 	}
-	d.set("FOURS", d4/h).set("QUERIES", queries).set("LANES", lanes).groups = (nq + queries - 1) / queries * h
+	d.set("FOURS", d4/h).set("QUERIES", s.Down).set("LANES", s.Across).set("GROUP", s.Across*s.Down)
+	d.groups = (nq + s.Down - 1) / s.Down * h
 }
+
+// fewKeys are lanes of a query and queries of a workgroup.
+var fewKeys = Shape{8, 8}
+
+// shapes are those of workgroups whose invocations exchange what they have.
+func (c *card) shapes() []Shape { return []Shape{{groupSize, 1}, fewKeys, c.tuning.or().Heads} }
 
 // rows4 and rows8 are the shapes of roles where a number of lanes share a row
 // and take four or eight numbers at a time.
-func rows4(o *op, d *dispatch) { lanes(o, d, 4) }
-func rows8(o *op, d *dispatch) { lanes(o, d, 8) }
+func rows4(_ *card, o *op, d *dispatch) { lanes(o, d, 4) }
+func rows8(_ *card, o *op, d *dispatch) { lanes(o, d, 8) }
 
 func lanes(o *op, d *dispatch, numbers int) {
 	n := 1
@@ -352,16 +413,16 @@ func lanes(o *op, d *dispatch, numbers int) {
 }
 
 // group is the shape of roles where a workgroup makes one of what integer i counts.
-func group(i int) func(*op, *dispatch) {
-	return func(o *op, d *dispatch) { d.groups = o.ints[i] }
+func group(i int) func(*card, *op, *dispatch) {
+	return func(_ *card, o *op, d *dispatch) { d.groups = o.ints[i] }
 }
 
-func columns(o *op, d *dispatch) {
+func columns(_ *card, o *op, d *dispatch) {
 	d.set("LANES", groupSize/kernel.Panel).groups = o.ints[1] / kernel.Panel
 }
 
-func cells(o *op, d *dispatch) { d.groups = o.ints[2] / kernel.Panel }
+func cells(_ *card, o *op, d *dispatch) { d.groups = o.ints[2] / kernel.Panel }
 
-func panels(o *op, d *dispatch) {
+func panels(_ *card, o *op, d *dispatch) {
 	d.groups = ((o.ints[1]+kernel.Panel-1)/kernel.Panel*o.ints[0]*2 + groupSize - 1) / groupSize
 }

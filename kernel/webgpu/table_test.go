@@ -17,8 +17,8 @@ func TestRoles(t *testing.T) {
 		o.ints[6], o.ints[7] = 1, 1
 		ops, _ := o.expand(0)
 		for i := range ops {
-			for _, dot := range []string{"dot", "nodot"} {
-				d := ops[i].lay(dot)
+			for _, c := range []card{{}, {dot: true}, {shuffled: 8}, {half: true}} {
+				d := ops[i].lay(&c)
 				code := code(d.module)
 				for _, s := range d.settings {
 					if !strings.Contains(code, "override "+s.name+": ") {
@@ -27,6 +27,9 @@ func TestRoles(t *testing.T) {
 				}
 				if strings.Count(code, "struct Op {") != 1 || strings.Count(code, "fn main(") != 1 {
 					t.Errorf("%s: %q is not one shader", kind, d.module)
+				}
+				if strings.Contains(code, "enable ") != (strings.HasPrefix(code, "enable ")) {
+					t.Errorf("%s: %q enables something too late", kind, d.module)
 				}
 				if d.groups <= 0 {
 					t.Errorf("%s: %d groups", kind, d.groups)
@@ -58,7 +61,7 @@ func TestWide(t *testing.T) {
 		}
 		o.views[0], o.views[1], o.views[2] = 16, uint32(c.at), 32
 		o.ints[0], o.ints[1], o.ints[2] = 1, c.n, 1
-		if d := o.lay("dot"); !strings.Contains(d.module, c.want) {
+		if d := o.lay(&card{}); !strings.Contains(d.module, c.want) {
 			t.Errorf("at word %d, rows of %d: got %s, want %s", c.at, c.n, d.module, c.want)
 		}
 	}

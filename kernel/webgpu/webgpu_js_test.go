@@ -12,7 +12,7 @@ import (
 )
 
 // The page asks for variants by words in PMP_VARIANT: "nodot" does without
-// the language's product of bytes, "aligned" shifts arenas so that the
+// the language's product of bytes, "nosubgroups" without subgroups, "half" rounds to 16 bits, "tune" takes its time, "aligned" shifts arenas so that the
 // suite's operands lie at multiples of 16 bytes, as a model's do.
 func variant(word string) bool { return strings.Contains(os.Getenv("PMP_VARIANT"), word) }
 
@@ -24,15 +24,23 @@ func needWebGPU(t *testing.T) {
 	}
 }
 
+// asked are the options with what the variant asks for.
+func asked(o Options) Options {
+	o.NoDot = o.NoDot || variant("nodot")
+	o.Half = o.Half || variant("half")
+	o.NoSubgroups = o.NoSubgroups || variant("nosubgroups")
+	return o
+}
+
 func open(t *testing.T, o Options) *Device {
 	t.Helper()
-	o.NoDot = o.NoDot || variant("nodot")
+	o = asked(o)
 	d, err := New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := map[bool]string{true: "nodot", false: "dot"}[o.NoDot]; d.dotFile != want {
-		t.Fatalf("takes %s, want %s", d.dotFile, want)
+	if d.card.dot == o.NoDot || (d.card.shuffled > 0) == o.NoSubgroups || d.card.half != o.Half {
+		t.Fatalf("takes %+v of %+v", d.card, o)
 	}
 	if variant("aligned") {
 		// Operands of the suite start 5 words into a buffer.
@@ -43,7 +51,11 @@ func open(t *testing.T, o Options) *Device {
 
 func TestDevice(t *testing.T) {
 	needWebGPU(t)
-	kerneltest.Run(t, func() kernel.Device { return open(t, Options{}) })
+	var options []kerneltest.Option
+	if variant("half") {
+		options = append(options, kerneltest.Half)
+	}
+	kerneltest.Run(t, func() kernel.Device { return open(t, Options{}) }, options...)
 }
 
 // program copies four numbers.
@@ -200,7 +212,7 @@ func TestProfile(t *testing.T) {
 	if errors.Is(err, ErrNoTimestamps) {
 		t.Skip(err)
 	}
-	if err != nil || len(got) != 1 || got[0].Nanos < 0 || got[0].Groups != 1 {
+	if err != nil || len(got) != 1 || got[0].Time < 0 || got[0].Groups != 1 {
 		t.Errorf("got %v, %v", got, err)
 	}
 	plain := open(t, Options{})
@@ -320,5 +332,62 @@ func TestManyConstants(t *testing.T) {
 		if want := float32(100*(i/n)) + 2*float32(i%n) + 0.5; x != want {
 			t.Fatalf("layer %d, number %d: got %v, want %v", i/n, i%n, x, want)
 		}
+	}
+}
+
+// TestCounts counts an inverted residual, whose wide maps are read and written, too.
+func TestCounts(t *testing.T) {
+	needWebGPU(t)
+	const side, c, in, out = 8, 32, 16, 24
+	p := new(kernel.Program)
+	p.Stage()
+	expand, depthwise, project := kernel.MatMul8Len(in, c), kernel.Depthwise8Len(3, c), kernel.MatMul8Len(c, out)
+	p.Do(kernel.Residual8{Dst: p.Keep(side * side * out), A: p.Input(4 * side * side * in), Expand: p.Input(4 * expand),
+		Depthwise: p.Input(4 * depthwise), Project: p.Input(4 * project),
+		H: side, W: side, HI: side, WI: side, C: c, Size: 3, Stride: 1, Pad: 1, In: in, Out: out})
+	p.Plan()
+	d := open(t, Options{})
+	defer d.Close()
+	s, err := d.Open(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const scratch = side * side * (in + 8 + c + c)
+	want := Counts{Dispatches: 4, Pipelines: 4, Read: scratch + 4*int64(side*side*in+expand+depthwise+project), Written: scratch + 4*side*side*out}
+	if got := s.(*Session).Counts(0); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// TestRunAllocates runs a stage of one dispatch and one of many, which take as
+// much of Go's memory.
+func TestRunAllocates(t *testing.T) {
+	needWebGPU(t)
+	p := new(kernel.Program)
+	a, b := p.Keep(16), p.Keep(16)
+	for _, ops := range []int{1, 200} {
+		p.Stage()
+		for range ops {
+			p.Do(kernel.Add{Dst: a, A: a, B: b, M: 1, N: 16, MB: 1})
+			a, b = b, a
+		}
+	}
+	p.Plan()
+	d := open(t, Options{})
+	defer d.Close()
+	s, err := d.Open(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	allocations := func(stage int) float64 {
+		return testing.AllocsPerRun(20, func() {
+			if err := errors.Join(s.Run(stage), s.Wait()); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	allocations(1)
+	if few, many := allocations(0), allocations(1); many > few+2 {
+		t.Errorf("200 dispatches take %v allocations, one takes %v", many, few)
 	}
 }

@@ -32,6 +32,13 @@ const (
 	scoreError = 1e-4
 )
 
+// half says that halves are to be used where the card has them, as the engine
+// does for int8. Then only the masks are compared, and less strictly: integers
+// make much of a small difference, see ARCHITECTURE.md.
+var half = strings.Contains(os.Getenv("PMP_VARIANT"), "half")
+
+const leastIoUHalf, scoreErrorHalf = 0.98, 0.02
+
 // answer is what a device says of a photo.
 type answer struct {
 	scores []float32
@@ -57,9 +64,12 @@ func TestWholeModel(t *testing.T) {
 		{"int8", model.Int8, func() (kernel.Device, error) { return scalar.New(), nil }, "cat.jpg", []string{"cat", "sofa, couch", "sky"}},
 		{"f32", model.Float32, func() (kernel.Device, error) { return simd.New() }, "coffee.jpg", []string{"cup", "spoon", "table, desk", "person", "bowl", "fork", "knife", "chair", "book"}},
 	} {
+		if half && c.precision != model.Int8 {
+			continue // the engine takes no halves for float32
+		}
 		t.Run(c.name, func(t *testing.T) {
 			pixels, width, height := decode(t, c.file)
-			card, err := webgpu.New(webgpu.Options{Timestamps: true})
+			card, err := webgpu.New(webgpu.Options{Timestamps: true, Half: half})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -115,8 +125,9 @@ func run(t *testing.T, d kernel.Device, precision model.Precision, pixels []byte
 	must(r.LabelMap(a.labels))
 	if s, ok := p.Session().(*webgpu.Session); ok {
 		for stage, name := range []string{"encode", "segment"} {
-			dispatches, pipelines := s.Dispatches(stage)
-			t.Logf("%s: %s has %d dispatches, %d changes of pipeline", d.Name(), name, dispatches, pipelines)
+			c := s.Counts(stage)
+			t.Logf("%s: %s has %d dispatches, %d changes of pipeline, reads %.1f MB and writes %.1f MB",
+				d.Name(), name, c.Dispatches, c.Pipelines, float64(c.Read)/1e6, float64(c.Written)/1e6)
 			if strings.Contains(os.Getenv("PMP_VARIANT"), "profile") {
 				profile(t, s, stage)
 			}
@@ -132,18 +143,18 @@ func profile(t *testing.T, s *webgpu.Session, stage int) {
 		t.Log(err)
 		return
 	}
-	nanos, dispatches := map[string]int64{}, map[string]int{}
-	var all int64
+	times, dispatches := map[string]time.Duration{}, map[string]int{}
+	var all time.Duration
 	for _, x := range timings {
-		nanos[x.Name] += x.Nanos
+		times[x.Name] += x.Time
 		dispatches[x.Name]++
-		all += x.Nanos
+		all += x.Time
 	}
-	names := slices.SortedFunc(maps.Keys(nanos), func(a, b string) int { return int(nanos[b] - nanos[a]) })
+	names := slices.SortedFunc(maps.Keys(times), func(a, b string) int { return int(times[b] - times[a]) })
 	for _, name := range names[:min(len(names), 8)] {
-		t.Logf("%5.1f%% in %3d dispatches of %s", 100*float64(nanos[name])/float64(all), dispatches[name], name)
+		t.Logf("%5.1f%% in %3d dispatches of %s", 100*float64(times[name])/float64(all), dispatches[name], name)
 	}
-	t.Logf("together %v", time.Duration(all))
+	t.Logf("together %v", all)
 }
 
 func compare(t *testing.T, prompt string, i int, got, want answer) {
@@ -165,7 +176,11 @@ func compare(t *testing.T, prompt string, i int, got, want answer) {
 	}
 	score := max(got.scores[i]-want.scores[i], want.scores[i]-got.scores[i])
 	t.Logf("%q: score %.4f, off by %.2g; map off by %.2g; mask of %d pixels, IoU %.5f", prompt, want.scores[i], score, worst, either, iou)
-	if !(iou >= leastIoU) || !(worst <= mapError) || !(score <= scoreError) {
+	fine := iou >= leastIoU && worst <= mapError && score <= scoreError
+	if half {
+		fine = iou >= leastIoUHalf && score <= scoreErrorHalf
+	}
+	if !fine {
 		t.Errorf("%q differs", prompt)
 	}
 }
@@ -178,7 +193,7 @@ func compareLabels(t *testing.T, got, want answer) {
 			same++
 		}
 	}
-	if share := float64(same) / float64(len(want.labels)); !(share >= leastIoU) {
+	if share := float64(same) / float64(len(want.labels)); !(share >= map[bool]float64{false: leastIoU, true: leastIoUHalf}[half]) {
 		t.Errorf("%.5f of the label maps agree", share)
 	}
 	if bytes.Count(want.labels, []byte{kernel.NoLabel}) == len(want.labels) {

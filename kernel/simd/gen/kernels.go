@@ -76,6 +76,8 @@ func Generate(o Options) []byte {
 		kernel.KindColumns8:    k.columns8(),
 		kernel.KindMaps:        k.maps(),
 		kernel.KindPeaks:       k.peaks(),
+		kernel.KindTidy:        k.tidy(),
+		kernel.KindColour:      k.colour(),
 	})
 	return k.Bytes()
 }

@@ -125,6 +125,10 @@ func (x I32) And(n int) I32  { return I32{op([]byte{0x71}, x, Int(n))} }
 func (x I32) Shl(n int) I32  { return I32{op([]byte{0x74}, x, Int(n))} }
 func (x I32) ShrS(n int) I32 { return I32{op([]byte{0x75}, x, Int(n))} }
 func (x I32) ShrU(n int) I32 { return I32{op([]byte{0x76}, x, Int(n))} }
+func (x I32) Xor(y I32) I32  { return I32{op([]byte{0x73}, x, y)} }
+
+// TrailingZeros is how many zeros lie below the lowest one of x's bits.
+func (x I32) TrailingZeros() I32 { return I32{op([]byte{0x68}, x)} }
 
 // AndI is And with an expression; for comparisons it is also the logical and.
 func (x I32) AndI(y I32) I32 { return I32{op([]byte{0x71}, x, y)} }
@@ -192,12 +196,16 @@ func (x V128) Less(y V128) V128 { return V128{op(simd(0x43), x, y)} }
 // Operations on four i32 and on bits.
 func (x V128) ShlI(n int) V128    { return V128{op(simd(0xab), x, Int(n))} }
 func (x V128) AddI(y V128) V128   { return V128{op(simd(0xae), x, y)} }
+func (x V128) EqI(y V128) V128    { return V128{op(simd(0x37), x, y)} }
 func (x V128) LessI(y V128) V128  { return V128{op(simd(0x39), x, y)} }
 func (x V128) And(y V128) V128    { return V128{op(simd(0x4e), x, y)} }
 func (x V128) AndNot(y V128) V128 { return V128{op(simd(0x4f), x, y)} }
 func (x V128) Or(y V128) V128     { return V128{op(simd(0x50), x, y)} }
 func (x V128) AllTrue() I32       { return I32{op(simd(0xa3), x)} }
 func (x I32) Splat() V128         { return V128{op(simd(0x11), x)} }
+
+// Bitmask has a bit for each lane, its highest one.
+func (x V128) Bitmask() I32 { return I32{op(simd(0xa4), x)} }
 
 // Choose is x where mask has ones and y where it has zeros.
 func (x V128) Choose(y, mask V128) V128 { return V128{op(simd(0x52), x, y, mask)} }

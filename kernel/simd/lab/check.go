@@ -32,7 +32,8 @@ func check(device kernel.Device, l layer) error {
 	return nil
 }
 
-// result runs a layer and returns its first operand, where it writes to.
+// result runs a layer and returns the first operand that it has, where it
+// writes to.
 func result(device kernel.Device, l layer) ([]float64, error) {
 	p, op := l.program()
 	s, err := device.Open(p)
@@ -44,14 +45,18 @@ func result(device kernel.Device, l layer) ([]float64, error) {
 		return nil, err
 	}
 	fields := reflect.ValueOf(op)
-	dst := fields.Field(0).Interface().(kernel.View)
+	first := 0
+	for !fields.Field(first).Interface().(kernel.View).Valid() {
+		first++
+	}
+	dst := fields.Field(first).Interface().(kernel.View)
 	b := make([]byte, p.Size(dst))
 	if err := s.Read(dst, b); err != nil {
 		return nil, err
 	}
-	bytes := fields.Type().Field(0).Name == "Mask"
+	bytes := false
 	switch op.(type) {
-	case kernel.Quantize, kernel.Depthwise8:
+	case kernel.Quantize, kernel.Depthwise8, kernel.Paint, kernel.Colour:
 		bytes = true
 	}
 	if f := fields.FieldByName("Bytes"); f.IsValid() && f.Bool() {

@@ -4,8 +4,8 @@
 // query, and each takes every LANES-th key. It keeps the largest score so far,
 // the sum of e^(score - largest) and the values weighted by it (online
 // softmax), four keys at a time, so that one rescaling serves four. At the end
-// the lanes of a query are joined in workgroup memory, one vector of channels
-// at a time. A head has at most 64 channels; FOURS is a quarter of them.
+// the lanes of a query are joined, see lanes.wgsl, one vector of channels at a
+// time. A head has at most 64 channels; FOURS is a quarter of them.
 struct Op {
   zero: u32, act: u32,
   dst: u32, q: u32, k: u32, v: u32, mask: u32, @size(12) count: u32,
@@ -15,9 +15,7 @@ struct Op {
 
 override FOURS: u32 = 4u;
 override QUERIES: u32 = 4u;
-override LANES: u32 = 32u;
 
-var<workgroup> joined: array<vec4<f32>, QUERIES * LANES>;
 var<workgroup> some: array<atomic<u32>, QUERIES>; // not 0 if a query has a key that its mask leaves
 
 @compute @workgroup_size(LANES, QUERIES)
@@ -54,8 +52,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     let at = min(j, vec4(keys - 1u)) * 8u;
     var s = vec4(0.0);
     for (var c = 0u; c < FOURS; c++) {
-      let k = op.k + ((channel + 4u * c) / 8u * op.nk) * 8u + (c % 2u) * 4u;
-      s += vec4(dot(q[c], f4(2u, k + at.x)), dot(q[c], f4(2u, k + at.y)), dot(q[c], f4(2u, k + at.z)), dot(q[c], f4(2u, k + at.w)));
+      let k = ((channel + 4u * c) / 8u * op.nk) * 8u + (c % 2u) * 4u;
+      s += vec4(dot(q[c], packed4(2u, op.k, k + at.x)), dot(q[c], packed4(2u, op.k, k + at.y)),
+        dot(q[c], packed4(2u, op.k, k + at.z)), dot(q[c], packed4(2u, op.k, k + at.w)));
     }
     var use_ = j < vec4(keys);
     if (masked) {
@@ -68,29 +67,15 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     top = higher;
     total = total * fade + dot(p, vec4(1.0));
     for (var c = 0u; c < FOURS; c++) {
-      let v = op.v + ((channel + 4u * c) / 8u * op.nk) * 8u + (c % 2u) * 4u;
-      o[c] = o[c] * fade + p.x * f4(3u, v + at.x) + p.y * f4(3u, v + at.y) + p.z * f4(3u, v + at.z) + p.w * f4(3u, v + at.w);
+      let v = ((channel + 4u * c) / 8u * op.nk) * 8u + (c % 2u) * 4u;
+      o[c] = o[c] * fade + p.x * packed4(3u, op.v, v + at.x) + p.y * packed4(3u, op.v, v + at.y)
+        + p.z * packed4(3u, op.v, v + at.z) + p.w * packed4(3u, op.v, v + at.w);
     }
   }
 
-  joined[me] = vec4(top, 0.0, 0.0, 0.0);
-  for (var half = LANES / 2u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (my.x < half) { joined[me].x = max(joined[me].x, joined[me + half].x); }
-  }
-  workgroupBarrier();
-  let weight = exp2(top - joined[me - my.x].x);
-  for (var c = 0u; c <= FOURS; c++) { // the last round is the sum's
-    workgroupBarrier();
-    joined[me] = vec4(total, 0.0, 0.0, 0.0) * weight;
-    if (c < FOURS) { joined[me] = o[c] * weight; }
-    for (var half = LANES / 2u; half > 0u; half /= 2u) {
-      workgroupBarrier();
-      if (my.x < half) { joined[me] += joined[me + half]; }
-    }
-    workgroupBarrier();
-    if (c < FOURS) { o[c] = joined[me - my.x]; } else { total = joined[me - my.x].x; }
-  }
+  let weight = exp2(top - rowMax(me, vec4(top)).x);
+  total = rowSum(me, vec4(total * weight)).x;
+  for (var c = 0u; c < FOURS; c++) { o[c] = rowSum(me, o[c] * weight); }
   if (first + my.y >= op.nq || my.x != 0u) { return; }
   for (var c = 0u; c < FOURS; c++) { store4(op.dst + query * op.d + channel + 4u * c, o[c] / total); }
 }

@@ -28,14 +28,14 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     put(op.dst + t * op.q + q, bitcast<u32>(z)); // for this invocation's next loop
     top = max(top, z);
   }
-  top = reduce(me, vec4(0.0, 0.0, top, LOWEST)).z;
+  top = rowMax(me, vec4(top)).x;
   var sum = 0.0;
   for (var t = me; t <= op.t; t += 64u) {
     let e = exp4(vec4(f(0u, op.dst + t * op.q + q) - top)).x;
     put(op.dst + t * op.q + q, bitcast<u32>(e));
     sum += e;
   }
-  sum = reduce(me, vec4(sum, 0.0, 0.0, 0.0)).x;
+  sum = rowSum(me, vec4(sum)).x;
   for (var t = me; t <= op.t; t += 64u) {
     put(op.dst + t * op.q + q, bitcast<u32>(f(0u, op.dst + t * op.q + q) / sum));
   }

@@ -20,7 +20,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
   let first = me % LANES * 4u;
   var high = vec4(0.0);
   for (var k = first; k < op.k; k += 4u * LANES) { high = max(high, abs(numbers(n, k))); }
-  let top = reduce(me, vec4(0.0, 0.0, max(max(high.x, high.y), max(high.z, high.w)), 0.0)).z;
+  let top = rowMax(me, vec4(max(max(high.x, high.y), max(high.z, high.w)))).x;
   var inv = 0.0;
   if (top > 0.0) { inv = divide(127.0, top); }
   var sum = 0.0; // of integers, exact
@@ -30,7 +30,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     let b = (vec4<u32>(vec4<i32>(w)) & vec4(255u)) << vec4(0u, 8u, 16u, 24u);
     put(op.dst + 3u * op.n + (panel * op.k / 4u + k / 4u) * 8u + me / LANES, b.x | b.y | b.z | b.w);
   }
-  sum = reduce(me, vec4(sum, 0.0, 0.0, 0.0)).x;
+  sum = rowSum(me, vec4(sum)).x;
   if (first != 0u) { return; }
   let scale = divide(top, 127.0);
   put(op.dst + n, bitcast<u32>(scale));

@@ -1,4 +1,5 @@
 // Products of float32s, for tile.wgsl and rows.wgsl: MatMul. A step is one k.
+// How numbers are kept and multiplied is in single.wgsl and half.wgsl.
 struct Op {
   zero: u32, act: u32,
   dst: u32, a: u32, b: u32, bias: u32, @size(16) res: u32,
@@ -6,7 +7,6 @@ struct Op {
 }
 
 alias Sum = vec4<f32>;
-fn madd(s: Sum, a: u32, b: vec4<u32>) -> Sum { return s + bitcast<f32>(a) * bitcast<vec4<f32>>(b); }
 fn steps() -> u32 { return op.k; }
 fn rowOfA(m: u32) -> u32 { return op.a + m * op.lda; }
 // bOf is where row k of a panel of eight columns of B starts.

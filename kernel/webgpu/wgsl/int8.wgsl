@@ -8,6 +8,8 @@ struct Op {
 }
 
 alias Sum = vec4<i32>;
+alias Part = vec4<u32>;
+fn keep(v: vec4<u32>) -> Part { return v; }
 fn madd(s: Sum, a: u32, b: vec4<u32>) -> Sum { return s + vec4(dot4(a, b.x), dot4(a, b.y), dot4(a, b.z), dot4(a, b.w)); }
 fn steps() -> u32 { return op.k / 4u; }
 fn rowOfA(m: u32) -> u32 { return op.a + m * steps(); }
@@ -36,5 +38,5 @@ fn scaled(m: u32, n: u32, s: Sum) -> vec4<f32> {
 fn finish4(m: u32, n: u32, s: vec4<f32>) {
   var y = activate(s);
   if (op.res != ABSENT) { y += f4(4u, op.res + m * op.ldr + n); }
-  store4(op.dst + select(m * op.ldd + n, (n / 8u * op.m + m) * 8u + n % 8u, op.packed != 0u), y);
+  if (op.packed != 0u) { putPacked(op.dst, (n / 8u * op.m + m) * 8u + n % 8u, y); } else { store4(op.dst + m * op.ldd + n, y); }
 }

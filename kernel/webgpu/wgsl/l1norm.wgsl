@@ -12,7 +12,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
   let first = me % LANES * 4u;
   var s = vec4(0.0);
   for (var n = first; n < op.n; n += 4u * LANES) { s += f4(1u, op.a + row + n); }
-  let r = 1.0 / max(reduce(me, vec4(dot(s, vec4(1.0)), 0.0, 0.0, 0.0)).x, 1e-12);
+  let r = 1.0 / max(rowSum(me, vec4(dot(s, vec4(1.0)))).x, 1e-12);
   if (m >= op.m) { return; }
   for (var n = first; n < op.n; n += 4u * LANES) { store4(op.dst + row + n, f4(1u, op.a + row + n) * r); }
 }

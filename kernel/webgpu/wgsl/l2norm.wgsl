@@ -22,7 +22,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     let t = number(row, n);
     q += dot(t, t);
   }
-  let r = op.scale / max(sqrt(reduce(me, vec4(q, 0.0, 0.0, 0.0)).x), 1e-12);
+  let r = op.scale / max(sqrt(rowSum(me, vec4(q)).x), 1e-12);
   if (m >= op.m) { return; }
   for (var n = first; n < op.n; n += 4u * LANES) { store4(op.dst + row + n, number(row, n) * r); }
 }

@@ -19,13 +19,13 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
   let first = me % LANES * 4u;
   var s = vec4(0.0);
   for (var n = first; n < op.n; n += 4u * LANES) { s += number(row + n); }
-  let mean = reduce(me, vec4(dot(s, vec4(1.0)), 0.0, 0.0, 0.0)).x / f32(op.n);
+  let mean = rowSum(me, vec4(dot(s, vec4(1.0)))).x / f32(op.n);
   var q = 0.0;
   for (var n = first; n < op.n; n += 4u * LANES) {
     let t = number(row + n) - mean;
     q += dot(t, t);
   }
-  let variance = reduce(me, vec4(q, 0.0, 0.0, 0.0)).x / f32(op.n);
+  let variance = rowSum(me, vec4(q)).x / f32(op.n);
   let r = 1.0 / sqrt(variance + op.eps);
   if (m >= op.m) { return; }
   for (var n = first; n < op.n; n += 4u * LANES) {

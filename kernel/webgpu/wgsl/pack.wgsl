@@ -23,5 +23,5 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     if (n + 2u < op.n) { v.z = at(1u, start + 2u * step); }
     if (n + 3u < op.n) { v.w = at(1u, start + 3u * step); }
   }
-  put4(op.dst + i * 4u, v);
+  putPacked(op.dst, i * 4u, bitcast<vec4<f32>>(v));
 }

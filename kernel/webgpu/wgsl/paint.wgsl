@@ -1,10 +1,12 @@
-// Paint: an invocation takes four pixels, a word of the mask and of the label
-// map. The last word may hold bytes that are not ours, which stay.
+// Paint: an invocation takes four pixels, a word of the mask or of the label
+// map. Each pixel looks at all maps before the next one does, so that what is
+// best so far stays in a register. The last word may hold bytes that are not
+// ours, which stay. The order and the roundings are those of kernel/scalar: a
+// pixel that is off by a bit may fall on the other side of 0.
 struct Op {
   zero: u32, act: u32,
-  mask: u32, a: u32, tapsy: u32, tapsx: u32, index: u32, label: u32, @size(8) best: u32,
-  h: u32, w: u32, @size(56) wi: u32,
-  theta: f32,
+  mask: u32, a: u32, tapsy: u32, tapsx: u32, index: u32, label: u32, best: u32, count: u32,
+  h: u32, w: u32, hi: u32, wi: u32, t: u32,
 }
 
 @compute @workgroup_size(64)
@@ -12,34 +14,49 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
   let i = groupOf(id, count) * 64u + me;
   let pixels = op.h * op.w;
   if (4u * i >= pixels) { return; }
-  let index = at(4u, op.index);
-  var mask = word(op.mask + i);
-  var label = word(op.label + i);
+  let labels = op.label != ABSENT;
+  let marks = select(op.mask, op.label, labels) + i;
+  var marked = word(marks);
+  var index = 0u;
+  if (labels) { index = at(4u, op.index); }
+  var maps = op.t;
+  if (op.count != ABSENT) { maps = at(7u, op.count); }
   for (var b = 0u; b < min(4u, pixels - 4u * i); b++) {
     let pixel = 4u * i + b;
+    // Four cells with their weights. Where an entry has only one weight, the
+    // same cell again with none.
     let down = op.tapsy + pixel / op.w * 4u; // first, n, two weights
     let right = op.tapsx + pixel % op.w * 4u;
-    var s = 0.0;
-    for (var j = 0u; j < at(2u, down + 1u); j++) {
-      let line = op.a + (at(2u, down) + j) * op.wi + at(3u, right);
-      for (var k = 0u; k < at(3u, right + 1u); k++) {
-        s += f(2u, down + 2u + j) * f(3u, right + 2u + k) * f(1u, line + k);
+    var y = vec2(f(2u, down + 2u), 0.0);
+    var x = vec2(f(3u, right + 2u), 0.0);
+    var below = 0u;
+    var beside = 0u;
+    if (at(2u, down + 1u) > 1u) {
+      y.y = f(2u, down + 3u);
+      below = op.wi;
+    }
+    if (at(3u, right + 1u) > 1u) {
+      x.y = f(3u, right + 3u);
+      beside = 1u;
+    }
+    let cell = op.a + at(2u, down) * op.wi + at(3u, right);
+    let weight = once(y.xxyy * x.xyxy);
+    let byte = 255u << (8u * b);
+    var best = 0.0;
+    if (labels && index != 0u) { best = f(6u, op.best + pixel); } else {
+      marked &= ~byte;
+      if (labels) { marked |= byte; } // NoLabel
+    }
+    for (var t = 0u; t < maps; t++) {
+      let c = cell + t * op.hi * op.wi;
+      let s = once(weight * vec4(f(1u, c), f(1u, c + beside), f(1u, c + below), f(1u, c + below + beside)));
+      let height = s.x + s.y + s.z + s.w;
+      if (height > best) {
+        best = height;
+        marked = (marked & ~byte) | (select(1u, index + t, labels) << (8u * b));
       }
     }
-    let byte = 255u << (8u * b);
-    mask &= ~byte;
-    if (s > op.theta) { mask |= 1u << (8u * b); }
-    var best = f(6u, op.best + pixel);
-    if (index == 0u) {
-      label |= byte; // NoLabel
-      best = 0.0;
-    }
-    if (s > max(best, op.theta)) {
-      best = s;
-      label = (label & ~byte) | (index << (8u * b));
-    }
-    put(op.best + pixel, bitcast<u32>(best));
+    if (labels) { put(op.best + pixel, bitcast<u32>(best)); }
   }
-  put(op.mask + i, mask);
-  put(op.label + i, label);
+  put(marks, marked);
 }

@@ -17,6 +17,6 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
       top = max(top, f(1u, op.a + (t * op.h + 2u * (i / across) + 1u) * op.w + 2u * (i % across) + 1u));
     }
   }
-  top = reduce(me, vec4(0.0, 0.0, top, 0.0)).z;
+  top = rowMax(me, vec4(top)).x;
   if (wanted && me == 0u) { put(op.dst + t, bitcast<u32>(top)); }
 }

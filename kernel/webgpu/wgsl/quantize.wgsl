@@ -19,11 +19,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     low = min(low, min(x, y));
     high = max(high, max(x, y));
   }
-  let l = min(low.xy, low.zw);
-  let h = max(high.xy, high.zw);
-  let ends = reduce(me, vec4(0.0, 0.0, -min(l.x, l.y), max(h.x, h.y)));
-  let lowest = -ends.z;
-  let range = ends.w - lowest;
+  let ends = rowMax(me, vec4(max(-low.xy, -low.zw), max(high.xy, high.zw)));
+  let lowest = -max(ends.x, ends.y);
+  let range = max(ends.z, ends.w) - lowest;
   if (m >= op.m) { return; }
   var inv = 0.0;
   if (range > 0.0) { inv = divide(127.0, range); }

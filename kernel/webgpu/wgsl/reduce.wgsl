@@ -1,20 +1,23 @@
-// For roles that reduce rows: LANES invocations of a workgroup of 64 share a
-// row, a power of two. Each gives one vector, all get the sum (or, in the
-// last two components, the maximum) over the row.
-override LANES: u32 = 64u;
-var<workgroup> partial: array<vec4<f32>, 64>;
+// Rows by workgroup memory, 16 bytes for each invocation. Joining all that but
+// FEW invocations have takes one step, and each reads those FEW itself: that
+// is fewer barriers than halving would take.
+const FEW = 8u;
+var<workgroup> partial: array<vec4<f32>, GROUP>;
 
-fn reduce(me: u32, v: vec4<f32>) -> vec4<f32> {
+fn reduce(me: u32, v: vec4<f32>, top: bool) -> vec4<f32> {
   workgroupBarrier(); // the last result has been read
   partial[me] = v;
-  for (var half = LANES / 2u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (me % LANES < half) {
-      let a = partial[me];
-      let b = partial[me + half];
-      partial[me] = vec4(a.xy + b.xy, max(a.zw, b.zw));
-    }
-  }
   workgroupBarrier();
-  return partial[me / LANES * LANES];
+  if (LANES > FEW) {
+    if (me % LANES < FEW) {
+      var r = v;
+      for (var i = FEW; i < LANES; i += FEW) { r = either(r, partial[me + i], top); }
+      partial[me] = r;
+    }
+    workgroupBarrier();
+  }
+  let first = me / LANES * LANES;
+  var r = partial[first];
+  for (var i = 1u; i < min(LANES, FEW); i++) { r = either(r, partial[first + i], top); }
+  return r;
 }

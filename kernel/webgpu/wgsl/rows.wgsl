@@ -6,7 +6,7 @@
 // are added in workgroup memory (8 KiB).
 const PANELS = 4u;
 const SLICES = 16u;
-var<workgroup> part: array<Sum, 8u * PANELS * SLICES>;
+var<workgroup> slices: array<Sum, 8u * PANELS * SLICES>;
 
 @compute @workgroup_size(PANELS, SLICES)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: vec3<u32>,
@@ -35,10 +35,10 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     s3 = madd(s3, a.w, low); t3 = madd(t3, a.w, high);
   }
   const STRIDE = PANELS * SLICES;
-  part[me] = s0; part[me + STRIDE] = t0;
-  part[me + 2u * STRIDE] = s1; part[me + 3u * STRIDE] = t1;
-  part[me + 4u * STRIDE] = s2; part[me + 5u * STRIDE] = t2;
-  part[me + 6u * STRIDE] = s3; part[me + 7u * STRIDE] = t3;
+  slices[me] = s0; slices[me + STRIDE] = t0;
+  slices[me + 2u * STRIDE] = s1; slices[me + 3u * STRIDE] = t1;
+  slices[me + 4u * STRIDE] = s2; slices[me + 5u * STRIDE] = t2;
+  slices[me + 6u * STRIDE] = s3; slices[me + 7u * STRIDE] = t3;
   workgroupBarrier();
   if (my.y >= 4u) { return; } // the first four of a panel take a row each
   let m = top + my.y;
@@ -46,8 +46,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
   var low: Sum;
   var high: Sum;
   for (var i = 0u; i < SLICES; i++) {
-    low += part[2u * my.y * STRIDE + i * PANELS + my.x];
-    high += part[(2u * my.y + 1u) * STRIDE + i * PANELS + my.x];
+    low += slices[2u * my.y * STRIDE + i * PANELS + my.x];
+    high += slices[(2u * my.y + 1u) * STRIDE + i * PANELS + my.x];
   }
   finish(m, left + my.x, low, high);
 }

@@ -5,13 +5,14 @@
 // KT steps of A and B at a time lie in workgroup memory: A by columns, four
 // rows in a vector, B by rows, four columns in a vector. Rows there are longer
 // by one vector than needed, so that what neighbours write falls into
-// different banks. Memory: 16·KT·(WY+1 + 2·WX+1) bytes, at most 9 KiB.
+// different banks. Memory: 16·KT·(WY+1 + 2·WX+1) bytes, or half of that for
+// halves; 9 KiB for the widest tile that is taken by default.
 override WX: u32 = 8u;
 override WY: u32 = 16u;
 const KT = 16u;
 
-var<workgroup> partOfA: array<vec4<u32>, KT * (WY + 1u)>;
-var<workgroup> partOfB: array<vec4<u32>, KT * (2u * WX + 1u)>;
+var<workgroup> partOfA: array<Part, KT * (WY + 1u)>;
+var<workgroup> partOfB: array<Part, KT * (2u * WX + 1u)>;
 
 // aOf reads steps k..k+3 of row m; beyond the ends it reads another row, or 0.
 fn aOf(m: u32, k: u32) -> vec4<u32> {
@@ -40,10 +41,10 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
       let r1 = aOf(m + 1u, k0 + k);
       let r2 = aOf(m + 2u, k0 + k);
       let r3 = aOf(m + 3u, k0 + k);
-      partOfA[k * (WY + 1u) + y] = vec4(r0.x, r1.x, r2.x, r3.x);
-      partOfA[(k + 1u) * (WY + 1u) + y] = vec4(r0.y, r1.y, r2.y, r3.y);
-      partOfA[(k + 2u) * (WY + 1u) + y] = vec4(r0.z, r1.z, r2.z, r3.z);
-      partOfA[(k + 3u) * (WY + 1u) + y] = vec4(r0.w, r1.w, r2.w, r3.w);
+      partOfA[k * (WY + 1u) + y] = keep(vec4(r0.x, r1.x, r2.x, r3.x));
+      partOfA[(k + 1u) * (WY + 1u) + y] = keep(vec4(r0.y, r1.y, r2.y, r3.y));
+      partOfA[(k + 2u) * (WY + 1u) + y] = keep(vec4(r0.z, r1.z, r2.z, r3.z));
+      partOfA[(k + 3u) * (WY + 1u) + y] = keep(vec4(r0.w, r1.w, r2.w, r3.w));
     }
     for (var i = me; i < WX * KT; i += WX * WY) { // a row of a panel each
       let k = i % KT;
@@ -55,8 +56,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
         low = at4(2u, start);
         high = at4(2u, start + 4u);
       }
-      partOfB[k * (2u * WX + 1u) + x] = low;
-      partOfB[k * (2u * WX + 1u) + WX + x] = high;
+      partOfB[k * (2u * WX + 1u) + x] = keep(low);
+      partOfB[k * (2u * WX + 1u) + WX + x] = keep(high);
     }
     workgroupBarrier();
     for (var k = 0u; k < KT; k++) {
