@@ -222,6 +222,7 @@ func New(o Options) (d *Device, err error) {
 	d.watch()
 	d.prepare()
 	if err := d.clock.start(d); err != nil {
+		d.Close()
 		return nil, err
 	}
 	if t, ok := ParseTuning(o.Tuning); ok && t.fits(d.limits()) {
