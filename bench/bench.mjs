@@ -1,10 +1,11 @@
 // Times our engine beside onnxruntime-web and LiteRT.js in one Chromium, and prints a table or JSON; started by run.sh.
 //
 //   node bench.mjs --package DIR --cache DIR --pictures DIR --chromium PROGRAM [--json] [--write] [--ops]
-//                  [--rounds 15] [--loads 3] [--only REGEXP]
+//                  [--rounds 15] [--loads 3] [--only REGEXP] [--software]
 //
 // A small server gives out the engines and the page (bench.html, page.js), which posts what it measured. First each engine
 // gets a browser of its own, several times, for its loading times and its memory; then all are timed in one page, in turns.
+// Where a browser has a graphics card for WebGPU, the same is done there at the end, in browsers that may use it.
 import { execFileSync, spawn } from "node:child_process";
 import crypto from "node:crypto";
 import fs from "node:fs";
@@ -20,6 +21,7 @@ const { values: options } = parseArgs({ options: {
   package: { type: "string" }, cache: { type: "string" }, pictures: { type: "string" }, chromium: { type: "string" },
   rounds: { type: "string", default: "15" }, loads: { type: "string", default: "3" }, only: { type: "string", default: "." },
   json: { type: "boolean" }, write: { type: "boolean" }, ops: { type: "boolean" },
+  software: { type: "boolean" },
 } });
 const PICTURE = "astronaut.jpg";
 const WARM = 4; // rounds that are not counted
@@ -46,6 +48,15 @@ function rows() {
   }
   return all.filter(({ engine, threads }) => new RegExp(options.only).test(`${engine} ${threads}`));
 }
+
+/** What runs on a graphics card. */
+function cardRows() {
+  const all = [{ engine: "pmp-f32" }, { engine: "pmp-int8" }, { engine: "onnxruntime-f32" }].map((row) => ({ ...row, threads: 1, device: "webgpu" }));
+  return all.filter(({ engine, device }) => new RegExp(options.only).test(`${engine} ${device}`));
+}
+
+const named = ({ engine, threads, device }) => `${engine} ${device ? `on ${device}` : `with ${threads} thread(s)`}`;
+const leftOut = (row, error) => say(`${named(row)} is left out: ${error.split("\n")[0]}`);
 
 // --------------------------------------------------------------------------------------------------------------- server
 
@@ -87,13 +98,17 @@ const server = http.createServer(async (request, response) => {
 
 const FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
   "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"];
+/** Instead of --disable-gpu: the graphics card, or one made of software. */
+const CARD = ["--enable-unsafe-webgpu", "--enable-features=Vulkan", "--use-angle=vulkan", "--ignore-gpu-blocklist"];
+const SOFTWARE = [...CARD, "--use-webgpu-adapter=swiftshader", "--use-vulkan=swiftshader", "--enable-unsafe-swiftshader"];
 let stop = () => {}; // ends the browser that runs
 
 /**
  * Starts a browser with an empty profile on what `work` plans, and ends it when the page has sent its result. With
- * `again` the page is loaded twice. Returns the results, each with the most memory that its renderer had so far.
+ * `again` the page is loaded twice. With `card`, flags, it may use a graphics card. Returns the results, each with the most
+ * memory that its renderer had so far.
  */
-async function browse(work, again = false) {
+async function browse(work, { again = false, card, limit = LIMIT } = {}) {
   plan = work;
   const profile = fs.mkdtempSync(path.join(os.tmpdir(), "pmp-bench-"));
   const results = [];
@@ -107,9 +122,9 @@ async function browse(work, again = false) {
         resolve(results);
         return false;
       };
-      timer = setTimeout(() => reject(new Error(`no result after ${LIMIT / 60e3} minutes`)), LIMIT);
+      timer = setTimeout(() => reject(new Error(`no result after ${limit / 60e3} minutes`)), limit);
       stop = reject;
-      browser = spawn(options.chromium, [...FLAGS, `--user-data-dir=${profile}`, `http://127.0.0.1:${server.address().port}/bench.html`],
+      browser = spawn(options.chromium, [...(card ? [...FLAGS.filter((f) => f !== "--disable-gpu"), ...card] : FLAGS), `--user-data-dir=${profile}`, `http://127.0.0.1:${server.address().port}/bench.html`],
         { detached: true, stdio: "ignore" });
       browser.on("error", (e) => reject(new Error(`${options.chromium} did not start: ${e.message}`)));
       browser.on("exit", () => reject(new Error("the browser ended before there was a result")));
@@ -168,7 +183,7 @@ function brotli(list) {
 }
 
 /** What a first visitor gets: code as hosts compress it, weights as they are. Ours include the text encoder. */
-function bytes({ engine, threads }) {
+function bytes({ engine, threads }, device) {
   const [kind, precision] = engine.split("-");
   const end = suffix(precision);
   const list = (folder, test) => fs.readdirSync(folder).filter(test).map((f) => path.join(folder, f));
@@ -176,7 +191,8 @@ function bytes({ engine, threads }) {
   const { code, weights } = {
     pmp: () => ({ code: list(options.package, (f) => /\.(js|wasm)$/.test(f)), weights: list(path.join(options.package, "weights"), () => true) }),
     onnxruntime: () => ({
-      code: ["ort-wasm-simd-threaded.wasm", "ort-wasm-simd-threaded.mjs", "ort.wasm.min.mjs"].map((f) => path.join(folders["/ort/"], f)),
+      code: (device === "webgpu" ? ["ort-wasm-simd-threaded.asyncify.wasm", "ort-wasm-simd-threaded.asyncify.mjs", "ort.webgpu.min.mjs"]
+        : ["ort-wasm-simd-threaded.wasm", "ort-wasm-simd-threaded.mjs", "ort.wasm.min.mjs"]).map((f) => path.join(folders["/ort/"], f)),
       weights: [cached(`encode${end}.onnx`), cached(`segment${end}.onnx`)],
     }),
     litert: () => ({
@@ -199,7 +215,8 @@ function spread(name, list) {
   return { [name]: round((sorted[(n - 1) >> 1] + sorted[n >> 1]) / 2), [`${name}_min`]: round(sorted[0]), [`${name}_max`]: round(sorted[n - 1]) };
 }
 
-function run(row, loads, blank) {
+/** What is told of a row. `sizes` are what a first visitor gets. */
+function run(row, loads, blank, sizes = bytes(row)) {
   const of = (name, f) => spread(name, row.times.map(f));
   const peaks = loads.map(([first]) => first.peak).filter((x) => x !== null);
   const { masks, scores, differing, prompts } = row.agreement;
@@ -217,7 +234,7 @@ function run(row, loads, blank) {
       ...spread("load_ms", loads.map(([first]) => first.load)), ...spread("load_cached_ms", loads.map(([, second]) => second.load)),
       ...spread("first_encode_ms", loads.map(([first]) => first.first.encode)), ...spread("first_segment_ms", loads.map(([first]) => first.first.segment)),
     }),
-    ...bytes(row),
+    ...sizes,
     // Over all pixels of all masks; a small mask that flips says little.
     ...(ious.length && { iou: round(sum(0) / sum(1)), iou_mean: round(ious.reduce((x, y) => x + y) / ious.length), iou_min: round(Math.min(...ious)) }),
     masks_compared: ious.length,
@@ -243,8 +260,8 @@ function machine(load, pictures) {
 
 async function main() {
   const before = os.loadavg()[0];
-  const wanted = rows(), pictures = fs.readdirSync(options.pictures).filter((f) => f.endsWith(".jpg"));
-  if (!wanted.length) throw new Error(`no row fits "${options.only}"`);
+  const wanted = rows(), onCard = options.ops ? [] : cardRows(), pictures = fs.readdirSync(options.pictures).filter((f) => f.endsWith(".jpg"));
+  if (!wanted.length && !onCard.length) throw new Error(`no row fits "${options.only}"`);
   const shared = { picture: PICTURE, pictures };
   const precisions = [...new Set(wanted.map((r) => r.engine).filter((e) => e.startsWith("pmp-")).map((e) => e.slice(4)))];
   if (options.ops) {
@@ -254,36 +271,101 @@ async function main() {
     return;
   }
 
-  const loads = new Map(wanted.map((row) => [row, []])), blanks = [], failed = new Set();
+  const { rounds, ...told } = { machine: null, runs: [], rounds: [], ...(wanted.length && (await onProcessor(wanted, shared, precisions))) };
+  told.machine = machine([before, os.loadavg()[0]], pictures.length);
+  if (onCard.length) {
+    try {
+      const found = await onGraphicsCard(onCard, shared);
+      if (found) told.card = found;
+    } catch (e) {
+      say(`the rows on the graphics card are left out: ${e.message.split("\n")[0]}`);
+    }
+  }
+  if (!told.runs.length && !told.card) throw new Error("no row could run");
+  fs.mkdirSync(path.join(here, "results"), { recursive: true });
+  fs.writeFileSync(path.join(here, "results", "latest.json"), JSON.stringify({ ...told, rounds }, null, 1));
+  if (options.write) {
+    // What software takes is no result.
+    const lasting = told.card?.software ? { ...told, card: undefined } : told;
+    if (lasting.runs.length || lasting.card) fs.writeFileSync(path.join(here, "results.md"), markdown(lasting));
+    else say("results.md stays as it is: a graphics card of software says nothing about speed");
+  }
+  console.log(options.json ? JSON.stringify({ ...told, ...(told.ops && { ops: opsSummary(told.ops) }) }) : markdown(told));
+}
+
+/** Loads each row's engine in browsers of their own, as often as is wanted. Returns what was found of the rows that can. */
+async function load(rows, shared, card) {
+  const loads = new Map(rows.map((row) => [row, []])), blanks = [];
   for (let i = 0; i < Number(options.loads); i++) {
     say(`loading each engine in a browser of its own, ${i + 1} of ${options.loads}`);
-    blanks.push((await browse({ ...shared, mode: "blank" }))[0].peak);
+    blanks.push((await browse({ ...shared, mode: "blank" }, { card }))[0].peak);
     for (const [row, found] of loads) {
-      if (failed.has(row)) continue;
       try {
-        found.push(await browse({ ...shared, mode: "one", row }, true));
+        found.push(await browse({ ...shared, mode: "one", row }, { again: true, card }));
       } catch (e) {
-        failed.add(row);
-        say(`${row.engine} with ${row.threads} thread(s) is left out: ${e.message.split("\n")[0]}`);
+        loads.delete(row);
+        leftOut(row, e.message);
       }
     }
   }
-  const able = wanted.filter((row) => !failed.has(row));
+  return { loads, blank: blanks.every((b) => b !== null) && blanks.length ? Math.min(...blanks) : null };
+}
+
+/** Times the rows on the processor, and our ops. */
+async function onProcessor(wanted, shared, precisions) {
+  const { loads, blank } = await load(wanted, shared);
+  const able = [...loads.keys()];
   say("timing all engines in turns");
   const [timed] = await browse({ ...shared, mode: "times", rows: able, rounds: Number(options.rounds), warm: WARM });
-  for (const { engine, threads, error } of timed.failed) say(`${engine} with ${threads} thread(s) is left out: ${error.split("\n")[0]}`);
+  for (const row of timed.failed) leftOut(row, row.error);
   say("timing our engine op by op");
   const [ops] = await browse({ ...shared, mode: "ops", precisions, repeats: Number(options.rounds) });
   for (const { precision, error } of ops.failed) say(`the ops in ${precision} are left out: ${error}`);
-
-  const blank = blanks.every((b) => b !== null) && blanks.length ? Math.min(...blanks) : null;
   const runs = timed.rows.map((row) => run(row, loads.get(able.find((r) => r.engine === row.engine && r.threads === row.threads)), blank));
-  const result = { machine: machine([before, os.loadavg()[0]], pictures.length), runs, ops };
-  fs.mkdirSync(path.join(here, "results"), { recursive: true });
-  fs.writeFileSync(path.join(here, "results", "latest.json"), JSON.stringify({ ...result, rounds: timed.rows }, null, 1));
-  const text = markdown(result);
-  if (options.write) fs.writeFileSync(path.join(here, "results.md"), text);
-  console.log(options.json ? JSON.stringify({ ...result, ops: opsSummary(ops) }) : text);
+  return { runs, ops, rounds: timed.rows };
+}
+
+/** Which graphics card the browser has with these flags, or null. */
+async function adapterOf(shared, card) {
+  try {
+    return (await browse({ ...shared, mode: "adapter" }, { card, limit: 60e3 }))[0].adapter;
+  } catch (e) {
+    say(`the browser for the graphics card: ${e.message.split("\n")[0]}`);
+    return null;
+  }
+}
+
+/** Times the rows on the graphics card, if there is one. */
+async function onGraphicsCard(wanted, shared) {
+  let card = CARD, adapter = await adapterOf(shared, card);
+  if (options.software && (!adapter || adapter.software)) adapter = await adapterOf(shared, (card = SOFTWARE));
+  if (!adapter || (adapter.software && !options.software)) {
+    say(`the rows on the graphics card are left out: ${adapter ? "it is made of software; --software runs them all the same, for correctness only" : "the browser has none for WebGPU"}`);
+    return null;
+  }
+  const { software } = adapter;
+  const able = wanted.filter(({ engine }) => !engine.startsWith("onnxruntime") || fs.existsSync(cached("encode.onnx")));
+  // Software takes a minute for what a card does in milliseconds.
+  const { loads, blank } = software ? { loads: new Map(able.map((row) => [row, []])), blank: null } : await load(able, shared, card);
+  const rounds = software ? 1 : Number(options.rounds), warm_up = software ? 0 : WARM;
+  const pictures = software ? [PICTURE] : shared.pictures;
+  say(software ? "running the engines on a graphics card made of software: correctness only" : "timing the engines on the graphics card in turns");
+  const [timed] = await browse({ ...shared, pictures, mode: "card", rows: [...loads.keys()], rounds, warm: warm_up, software }, { card });
+  const runs = [];
+  for (const [i, [row, found]] of [...loads].entries()) {
+    const measured = timed.rows[i];
+    if (measured.error) {
+      leftOut(row, measured.error);
+      continue;
+    }
+    const { work } = measured.times.at(-1), ms = (step) => measured.times.map((t) => t.work?.[step]?.card).filter((x) => x !== undefined);
+    // Both precisions have the same products.
+    const flops = JSON.parse(fs.readFileSync(cached(`ops-${row.engine.split("-")[1]}.json`))).encode.reduce((sum, op) => sum + op.flops, 0);
+    const told = run(measured, found, blank, software ? {} : bytes(row, row.device));
+    runs.push({ ...told, features: measured.features, work, ...spread("encode_card_ms", ms("encode")), ...spread("segment_card_ms", ms("segment")),
+      gflops: round(flops / told.encode_ms / 1e6) });
+  }
+  return runs.length ? { adapter, software, rounds, warm_up, pictures: pictures.length, runs } : null;
 }
 
 await new Promise((listening) => server.listen(0, "127.0.0.1", listening));

@@ -4,6 +4,8 @@
 //   one     one engine: how long it takes to load, its memory, its first run; then a reload, with caches filled
 //   times   all engines in turns, so that a slow minute hits all of them; and whether they agree
 //   ops     our engine op by op, and bare loops of the same matrix products (profile.js)
+//   adapter which graphics card the browser has for WebGPU
+//   card    the engines on that card in turns; and whether they agree with ours on the processor
 //
 // All clocks are performance.now in the worker that computes. The page is cross-origin isolated, so that threads can be had
 // and clocks tick every 5 µs.
@@ -19,7 +21,7 @@ const inputs = await (await fetch("/cache/inputs.json")).json();
 
 let result;
 try {
-  result = await { blank, one, times, ops }[plan.mode]();
+  result = await { blank, one, times, ops, adapter, card }[plan.mode]();
 } catch (e) {
   result = { error: String(e?.stack ?? e) };
 }
@@ -39,10 +41,10 @@ async function picture(name) {
 // ------------------------------------------------------------------------------------------------------------- engines
 
 /** Loads an engine. Its run() makes one encode and one segment of the picture given last, and returns the times in ms. */
-async function open({ engine, threads }) {
+async function open({ engine, threads, device }) {
   const [kind, precision] = engine.split("-");
   const start = clock();
-  const opened = await (kind === "pmp" ? openOurs(precision, threads) : openPeer(kind, precision, threads));
+  const opened = await (kind === "pmp" ? openOurs(precision, threads, device) : openPeer(kind, precision, threads, device));
   return { ...opened, load: clock() - start };
 }
 
@@ -57,24 +59,30 @@ function* newWords() {
 }
 
 /** Our engine by its public package. The times are its worker's own, from report(). */
-async function openOurs(precision, threads) {
+async function openOurs(precision, threads, device) {
   const { Segmenter } = await import("/pmp/index.js");
-  const seg = await Segmenter.load({ precision, threads });
+  const seg = await Segmenter.load({ precision, threads, ...(device && { device }) });
   const loaded = seg.report();
   if ((loaded.precision ?? precision) !== precision) throw new Error(`the engine computes in ${loaded.precision}`);
+  if (device && !loaded.device.startsWith(device)) throw new Error(`it runs on ${loaded.device}`);
   if (loaded.threads !== threads) throw new Error(loaded.reasons.find((r) => r.device === "threads")?.reason ?? `${loaded.threads} threads run`);
   const words = newWords();
   let pixels;
   return {
     device: loaded.device,
+    features: loaded.features,
     pixels: (p) => (pixels = p),
     async run() {
       const picture = await seg.encode(pixels);
       await picture.segment(inputs.phrases);
-      const { begin, pixels: write, encode, segment, masks } = seg.report().times;
+      const { times: { begin, pixels: write, encode, segment, masks }, work } = seg.report();
+      if (plan.software) {
+        picture.close();
+        return { encode, segment, begin, write, masks, work };
+      }
       await picture.segment(Array.from(inputs.phrases, () => words.next().value));
       picture.close();
-      return { encode, segment, words: seg.report().times.segment, begin, write, masks };
+      return { encode, segment, words: seg.report().times.segment, begin, write, masks, ...(device && { work }) };
     },
     other: () => ({}),
     async answers() {
@@ -91,16 +99,16 @@ async function openOurs(precision, threads) {
   };
 }
 
-async function openPeer(kind, precision, threads) {
+async function openPeer(kind, precision, threads, device) {
   const worker = new Worker("/peer.js");
   const call = (name, args) => new Promise((resolve, reject) => {
     worker.onmessage = ({ data: { value, error } }) => (error ? reject(new Error(`${kind}: ${error}`)) : resolve(value));
     worker.onerror = (e) => reject(new Error(`${kind}: the worker stopped: ${e.message}`));
     worker.postMessage({ call: name, args });
   });
-  const { device } = await call("load", { kind, precision, threads });
+  const loaded = await call("load", { kind, precision, threads, device });
   return {
-    device,
+    device: loaded.device,
     pixels: ({ data }) => call("pixels", { rgba: data, side: inputs.side }),
     run: () => call("run"),
     other: () => call("other"),
@@ -174,6 +182,53 @@ async function agree(rows) {
     }
   }
   return found;
+}
+
+/** The graphics card that engines will get, or null; a driver that hangs counts as none. */
+async function adapter() {
+  const found = await Promise.race([navigator.gpu?.requestAdapter({ powerPreference: "high-performance" }), pause(15e3)]);
+  if (!found) return { adapter: null };
+  const { vendor, architecture, device, description, isFallbackAdapter } = found.info;
+  const software = Boolean(isFallbackAdapter ?? found.isFallbackAdapter) || /swiftshader|llvmpipe|basic render/i.test(`${architecture} ${device} ${description}`);
+  return { adapter: { vendor, architecture, device, description, software, features: [...found.features].sort() } };
+}
+
+/** The rows on the graphics card in turns. A row that fails is left out from then on, and tells its error. */
+async function card() {
+  const pixels = await picture(plan.picture);
+  const reference = { engine: await open({ engine: "pmp-f32", threads: 1, device: "simd" }) };
+  const rows = plan.rows.map((row) => ({ row, times: [] }));
+  const attempt = async (r, f) => {
+    if (r.error) return;
+    try {
+      await f();
+    } catch (e) {
+      r.error = String(e?.message ?? e);
+      r.engine?.close();
+    }
+  };
+  for (const r of rows) {
+    await attempt(r, async () => {
+      r.engine = await open(r.row);
+      await r.engine.pixels(pixels);
+      await progress(`${r.row.engine} is on the graphics card`);
+    });
+  }
+  for (let round = -plan.warm; round < plan.rounds; round++) {
+    for (let i = 0; i < rows.length; i++) {
+      const r = rows[(i + round + plan.warm) % rows.length];
+      await attempt(r, async () => {
+        await pause(30); // as in times
+        if (!plan.software) await r.engine.run(); // a card that had nothing to do is slow at first
+        const measured = await r.engine.run();
+        if (!plan.software) Object.assign(measured, await r.engine.other());
+        if (round >= 0) r.times.push(measured);
+      });
+    }
+    if (plan.software || (round + plan.warm) % 5 === 4) await progress(`${round + plan.warm + 1} of ${plan.rounds + plan.warm} rounds on the graphics card`);
+  }
+  for (const r of rows) await attempt(r, async () => (r.agreement = (await agree([reference, r]))[1]));
+  return { rows: rows.map(({ row, engine, times, agreement, error }) => ({ ...row, device: engine?.device, features: engine?.features, times, agreement, error })) };
 }
 
 /** Our engine's ops, and the bare loops of their matrix products. */

@@ -27,8 +27,8 @@ for (const name of ["instantiate", "instantiateStreaming"]) {
 
 let engine;
 const calls = {
-  async load({ kind, precision, threads }) {
-    engine = await { onnxruntime, litert }[kind](precision, threads);
+  async load({ kind, precision, threads, device }) {
+    engine = await { onnxruntime: device === "webgpu" ? onnxruntimeCard : onnxruntime, litert }[kind](precision, threads);
     return { device: engine.device };
   },
   /** RGBA bytes of a square picture: made ready, not yet looked at. */
@@ -38,7 +38,7 @@ const calls = {
     for (let i = 0; i < side * side; i++) {
       for (let c = 0; c < 3; c++) floats[i * step + c * plane] = (rgba[4 * i + c] - 127) / 128;
     }
-    engine.pixels(floats, side);
+    return engine.pixels(floats, side);
   },
   /** Runs both graphs, and says how long each took. */
   run: () => engine.run(),
@@ -106,6 +106,60 @@ async function onnxruntime(precision, threads) {
     async other() {
       if (precision === "int8") return {};
       whole ??= await session("both");
+      const times = {};
+      await timed(times, "whole", () => whole.run({ pixels, ...asked }));
+      return times;
+    },
+    async maps() {
+      await this.run();
+      return { P: answer.P.data, S: answer.S.data };
+    },
+  };
+}
+
+/**
+ * onnxruntime-web on the graphics card. All that it takes lies there already, what encode leaves stays there, and times end
+ * when the card has ended.
+ */
+async function onnxruntimeCard() {
+  const ort = await import("/ort/ort.webgpu.min.mjs");
+  ort.env.wasm.numThreads = 1;
+  ort.env.wasm.wasmPaths = "/ort/";
+  ort.env.webgpu.powerPreference = "high-performance";
+  ort.env.logLevel = "error";
+  const session = (name, where) => ort.InferenceSession.create(`/cache/${name}.onnx`,
+    { executionProviders: ["webgpu"], graphOptimizationLevel: "all", preferredOutputLocation: where });
+  const encode = await session("encode", "gpu-buffer"), segment = await session("segment", "cpu");
+  const card = await ort.env.webgpu.device;
+  const { embeddings, rows, coef } = await phrases();
+  const { STORAGE, COPY_SRC, COPY_DST } = GPUBufferUsage;
+  const tensor = ({ data, shape }) => {
+    const buffer = card.createBuffer({ size: Math.ceil(data.byteLength / 16) * 16, usage: STORAGE | COPY_SRC | COPY_DST });
+    card.queue.writeBuffer(buffer, 0, data);
+    return ort.Tensor.fromGpuBuffer(buffer, { dataType: "float32", dims: shape, dispose: () => buffer.destroy() });
+  };
+  const asked = { embeddings: tensor(embeddings), rows: tensor(rows), coef: tensor(coef) };
+  let pixels, whole, answer;
+  return {
+    device: "webgpu", planes: true,
+    async pixels(floats, side) {
+      pixels?.dispose();
+      pixels = tensor({ data: floats, shape: [1, 3, side, side] });
+      await card.queue.onSubmittedWorkDone();
+    },
+    async run() {
+      const times = {};
+      const memory = await timed(times, "encode", async () => {
+        const out = await encode.run({ pixels });
+        await card.queue.onSubmittedWorkDone();
+        return out;
+      });
+      answer = await timed(times, "segment", () => segment.run({ ...memory, ...asked }));
+      for (const t of Object.values(memory)) t.dispose();
+      return times;
+    },
+    async other() {
+      whole ??= await session("both", "cpu");
       const times = {};
       await timed(times, "whole", () => whole.run({ pixels, ...asked }));
       return times;

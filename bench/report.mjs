@@ -6,6 +6,9 @@ const table = (head, rows) => [row(...head), row(...head.map((_, i) => (i ? "---
 /** The median of a field, and the extremes where they say something. */
 const spread = (run, name) => run[name] === undefined ? "" : `${number(run[name])} [${number(run[`${name}_min`])}..${number(run[`${name}_max`])}]`;
 
+/** How far a row's masks are from the reference's. */
+const agreement = (r) => r.iou === undefined ? "" : `${r.iou.toFixed(3)}, ${r.iou_mean.toFixed(3)}, ${r.iou_min.toFixed(3)}`;
+
 /** The shortest of a list of {ms, name}. */
 const best = (list) => list.reduce((a, b) => (b.ms < a.ms ? b : a));
 
@@ -114,15 +117,21 @@ export function opsTable({ precisions, ceiling }, most = 0) {
 
 // ---------------------------------------------------------------------------------------------------------------- whole
 
-export function markdown({ machine: m, runs, ops }) {
+export function markdown({ machine: m, runs, ops, card }) {
   const lines = [];
   lines.push("# Speed beside onnxruntime-web and LiteRT.js", "",
     "The same network with the same weights on the same picture, 512×512, 20 phrases, all engines in turns in one page of one browser: `./build.sh bench`.",
     "Times depend on the machine and on what else it does; the ratios are the figures to look at.", "",
     `${m.date.slice(0, 16).replace("T", " ")} UTC; ${m.browser} (headless), page cross-origin isolated; ${m.cores} × ${m.cpu}, ${m.system}; `
     + `load average ${m.load_average[0].toFixed(1)} before, ${m.load_average[1].toFixed(1)} after; onnxruntime-web ${m.onnxruntime}, @litertjs/core ${m.litert}; `
-    + `${m.rounds} rounds after ${m.warm_up} to warm up; weights ${m.weights}.`, "", "## Times", "");
-  const agreement = (r) => r.iou === undefined ? "" : `${r.iou.toFixed(3)}, ${r.iou_mean.toFixed(3)}, ${r.iou_min.toFixed(3)}`;
+    + `${m.rounds} rounds after ${m.warm_up} to warm up; weights ${m.weights}.`, "");
+  if (runs.length) lines.push(...onProcessor(m, runs, ops));
+  if (card) lines.push(...(runs.length ? [""] : []), ...onCard(card));
+  return lines.join("\n") + "\n";
+}
+
+function onProcessor(m, runs, ops) {
+  const lines = ["## Times", ""];
   lines.push("Milliseconds: median [least..most].", "");
   lines.push(...table(["engine", "threads", "encode", "segment", "both", "segment with 20 new words", "IoU: all pixels, mean, worst", "found by one only"],
     runs.map((r) => [r.engine, r.threads, spread(r, "encode_ms"), spread(r, "segment_ms"), spread(r, "total_ms"), spread(r, "words_ms"), agreement(r), `${r.found_differently} of ${r.prompts}`])));
@@ -146,5 +155,47 @@ export function markdown({ machine: m, runs, ops }) {
   lines.push("## Where our time goes", "", opsTable(ops), "",
     "The bare loop is a matrix product of the same shape and nothing else, made for this measurement with every size a constant in its code; for bytes the faster of the two integer loops. "
     + "The ceiling is such a loop whose numbers all lie in the first cache. The share of an op that does more than its products, as an inverted residual does with its depthwise convolution, counts all of its time.");
-  return lines.join("\n") + "\n";
+  return lines;
+}
+
+/** The rows on the graphics card: times, the ratio to the other engine's best pipeline, and what ours takes. */
+function onCard({ adapter: a, software, rounds, warm_up, pictures, runs }) {
+  const lines = ["## On the graphics card", ""];
+  const label = software ? " (software)" : "";
+  if (software) lines.push("**Software, correctness only, says nothing about speed**: this graphics card is a program on the processor.", "");
+  lines.push(`${[a.vendor, a.architecture, a.device, a.description].filter(Boolean).join(", ")}; a browser of its own, the rows in turns, ${rounds} round${rounds === 1 ? "" : "s"} after ${warm_up} to warm up. `
+    + `Its optional features: ${a.features.join(", ") || "none"}.`, "");
+  const ours = runs.filter((r) => r.work);
+  for (const r of ours) lines.push(`- ${r.engine} runs on "${r.device}"; features used and tuning: ${r.features?.join(", ") || "none told"}.`);
+  if (ours.length) lines.push("");
+  const peers = (part) => runs.filter((r) => !r.work).flatMap((r) => [{ name: r.engine, ms: r[`total_ms${part}`] },
+    ...(r.whole_ms ? [{ name: `${r.engine} as one graph`, ms: r[`whole_ms${part}`] }] : [])]);
+  const ratio = (r) => {
+    if (!r.work || !peers("").length) return ["", ""];
+    const m = best(peers(""));
+    return [`${(m.ms / r.total_ms).toFixed(2)} (${m.name})`, (best(peers("_min")).ms / r.total_ms_min).toFixed(2)];
+  };
+  lines.push(...table(["engine", "encode, ms", "segment, ms", "both, ms", "segment with 20 new words, ms", "GFLOP/s of encode", "onnxruntime-web's best ÷ ours", "of minima",
+    "IoU: all pixels, mean, worst", "found by one only"],
+  runs.flatMap((r) => [
+    [r.engine + label, spread(r, "encode_ms"), spread(r, "segment_ms"), spread(r, "total_ms"), spread(r, "words_ms"), number(r.gflops), ...ratio(r), agreement(r), `${r.found_differently} of ${r.prompts}`],
+    ...(r.whole_ms ? [[`${r.engine} as one graph, nothing copied between${label}`, "", "", spread(r, "whole_ms"), "", "", "", "", "", ""]] : []),
+  ])));
+  lines.push("", "Milliseconds: median [least..most], until the card has ended. What onnxruntime-web takes lies on the card as floats beforehand and what its encode leaves stays there; its answer is copied to the processor. "
+    + "Ours begins with RGBA bytes on the card. GFLOP/s: the network's products, not what is dispatched, in the time of encode. "
+    + `IoU is that of masks with those of pmp-f32 on the processor with one thread, for ${pictures === 1 ? "one example picture" : `the ${pictures} example pictures`} and each phrase that both find.`);
+  if (ours.length) {
+    const mb = (n) => (n === undefined ? "" : (n / 1e6).toFixed(1));
+    lines.push("", ...table(["ours", "step", "dispatches", "moved, MB", "at least, MB", "moved ÷ least", "measured by the card, ms"], ours.flatMap((r) => ["encode", "segment"].filter((s) => r.work[s]).map((s) => {
+      const { dispatches, moved, least } = r.work[s];
+      return [r.engine + label, s, dispatches, mb(moved), mb(least), least ? (moved / least).toFixed(2) : "", spread(r, `${s}_card_ms`)];
+    }))), "", "Moved: the bytes that dispatches read and write, each operand once. At least: weights, picture and results, each once.");
+  }
+  const loaded = runs.filter((r) => r.load_ms !== undefined);
+  if (loaded.length) {
+    lines.push("", ...table(["engine", "load, ms", "cached, ms", "first encode, ms", "first segment, ms", "code, MB (brotli −11)", "weights, MB"],
+      loaded.map((r) => [r.engine, spread(r, "load_ms"), spread(r, "load_cached_ms"), number(r.first_encode_ms), number(r.first_segment_ms),
+        (r.code_bytes / 1e6).toFixed(2), (r.weights_bytes / 1e6).toFixed(2)])));
+  }
+  return lines;
 }

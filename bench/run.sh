@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Times our engine beside onnxruntime-web and LiteRT.js: the same network, weights, picture and browser, in turns.
 #
-#   bench/run.sh [-write] [-json] [-rounds 15] [-loads 3] [-only REGEXP] [-ops]
+#   bench/run.sh [-write] [-json] [-rounds 15] [-loads 3] [-only REGEXP] [-ops] [-software]
 #
 #   -write   the table also goes to bench/results.md
 #   -json    prints {"machine":…,"runs":[…],"ops":…} and nothing else
-#   -only    only the rows whose "engine threads" fits, like 'int8 1'
+#   -only    only the rows whose "engine threads" fits, like 'int8 1'; on a graphics card "engine webgpu"
 #   -ops     only our engine, op by op
+#   -software  the rows on the graphics card even where that is a program on the processor: slow, for correctness only
 #
+# Where Chromium has a graphics card for WebGPU, ours and onnxruntime-web run there too; elsewhere a line says why not.
 # Needs Go, the built site (./build.sh builds it), Node 20 or later, Chromium, and a Python with torch, onnx, onnxruntime,
 # numpy and pillow, which brings the network to ONNX; this is done again only when the weights or the export change. The rows
 # of LiteRT.js need a Python with litert-torch 0.10.0, ai-edge-quantizer 0.10.0 and pillow, and are left out without it.
