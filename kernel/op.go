@@ -141,7 +141,8 @@ func (o MatMul) Dense() MatMul {
 // H, W are the output's rows and columns, WP the columns of the padded
 // input, B is packed with Size*Size*C rows; N is a multiple of Panel. If
 // Bytes is set, dst holds round7(s) instead, a byte each, see Quantize; Act
-// must be ActNone then.
+// must be ActNone then. Sums are made in this order, with each product and
+// each sum rounded by itself, see Picture.
 type Conv struct {
 	Dst, A, B, Bias View
 	H, W, N         int
@@ -409,13 +410,16 @@ func (o Classify) record() record {
 // Picture resizes 8-bit RGBA pixels and normalises them into four float32
 // channels, the fourth 0:
 //
-//	for y < H, x < W, c < 3 {
-//		s := sum over j < tapsY[y].n, i < tapsX[x].n of
-//			tapsY[y].w[j] * tapsX[x].w[i] * src[(tapsY[y].first+j)*WI + tapsX[x].first+i, c]
+//	for y < H, x < W, c < 3 { s := 0
+//		for i < tapsX[x].n { t := 0
+//			for j < tapsY[y].n { t += tapsY[y].w[j] * src[(tapsY[y].first+j)*WI + tapsX[x].first+i, c] }
+//			s += tapsX[x].w[i] * t }
 //		dst[(y*WP+x)*4+c] = (s - 127) / 128 }
 //
-// and zero for H ≤ y < HP or W ≤ x < WP. Taps are made by Taps; HI, WI are
-// the source's rows and columns. SizeX is at most MaxTaps.
+// in this order, with each product and each sum rounded by itself, so that
+// every device computes the same bits: what integers make of a picture
+// amplifies differences. It is zero for H ≤ y < HP or W ≤ x < WP. Taps are made
+// by Taps; HI, WI are the source's rows and columns. SizeX is at most MaxTaps.
 type Picture struct {
 	Dst, Src, TapsY, TapsX View
 	H, W, HP, WP, HI, WI   int

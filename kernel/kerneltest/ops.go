@@ -59,7 +59,7 @@ func matMul(s *suite) {
 func conv(s *suite) {
 	try := func(name string, o kernel.Conv, bias bool) {
 		k := o.Size * o.Size * o.C
-		s.try(name, sumOf(k).after(o.Act, float64(k)), func(t *trial) []kernel.Op {
+		s.try(name, exact.after(o.Act, float64(k)), func(t *trial) []kernel.Op {
 			o.A = t.in(((o.H-1)*o.Stride + o.Size) * o.WP * o.C)
 			o.B = t.packed(k, o.N)
 			if bias {
@@ -381,8 +381,7 @@ func picture(s *suite) {
 	for _, l := range [][4]int{{1, 1, 1, 1}, {3, 5, 7, 4}, {40, 30, 12, 16}, {16, 16, 16, 16}, {9, 300, 9, 64}, {2, 3, 5, 101}, {5, 16000, 1, 4}, {3, 9000, 2, 3000}} {
 		hi, wi, h, w := l[0], l[1], l[2], l[3]
 		y, x := kernel.Taps(hi, h), kernel.Taps(wi, w)
-		tol := tolerance{abs: float64(y.Size*x.Size+8) * 2 * epsilon}
-		s.try(shape(l), tol, func(t *trial) []kernel.Op {
+		s.try(shape(l), exact, func(t *trial) []kernel.Op {
 			pixels := make([]byte, 4*hi*wi)
 			for i := range pixels {
 				pixels[i] = byte(t.random.Uint32())

@@ -176,8 +176,7 @@ func convBytes(s *suite) {
 	try := func(name string, o kernel.Conv) {
 		o.Bytes = true
 		k := o.Size * o.Size * o.C
-		s.try(name, tolerance{abs: 1}, func(t *trial) []kernel.Op {
-			// Sums are float32s, whose last bits depend on the order.
+		s.try(name, exact, func(t *trial) []kernel.Op {
 			weights, bias := t.numbers(k*o.N), t.numbers(o.N)
 			packed := make([]float32, kernel.PackedLen(k, o.N))
 			kernel.PackInto(packed, k, o.N, func(k, n int) float32 { return 30 * weights[k*o.N+n] })

@@ -69,7 +69,7 @@ func (s *session) conv(o kernel.Conv) {
 				for ky := range o.Size {
 					in := a[((y*o.Stride+ky)*o.WP+x*o.Stride)*o.C:]
 					for i, p := range in[:span] {
-						v += p * panel[(ky*span+i)*kernel.Panel]
+						v += float32(p * panel[(ky*span+i)*kernel.Panel]) // never fused
 					}
 				}
 				if at := (y*o.W+x)*o.N + n; o.Bytes {
@@ -359,20 +359,22 @@ func (s *session) picture(o kernel.Picture) {
 	clear(dst[:o.HP*o.WP*4])
 	for y := range o.H {
 		row := dst[y*o.WP*4:]
-		for j, wy := range yWeights(y) {
-			line := src[(yFirst(y)+j)*o.WI*4:]
-			for x := range o.W {
-				for i, wx := range xWeights(x) {
-					pixel := line[(xFirst(x)+i)*4:]
-					row[x*4] += wy * wx * float32(pixel[0])
-					row[x*4+1] += wy * wx * float32(pixel[1])
-					row[x*4+2] += wy * wx * float32(pixel[2])
+		for x := range o.W {
+			var sums [3]float32
+			for i, wx := range xWeights(x) {
+				var column [3]float32
+				for j, wy := range yWeights(y) {
+					pixel := src[((yFirst(y)+j)*o.WI+xFirst(x)+i)*4:]
+					for c := range column {
+						column[c] += float32(wy * float32(pixel[c])) // never fused
+					}
+				}
+				for c := range sums {
+					sums[c] += float32(wx * column[c])
 				}
 			}
-		}
-		for x := range o.W {
-			for c := range 3 {
-				row[x*4+c] = (row[x*4+c] - 127) / 128
+			for c, v := range sums {
+				row[x*4+c] = (v - 127) / 128
 			}
 		}
 	}

@@ -27,6 +27,7 @@ type kernels struct {
 	meet                    *Func
 
 	strip        *Func
+	exactStrip   *Func // without fused multiply-adds
 	activateRow  *Func
 	addRow       *Func
 	activateRows *Func
@@ -47,7 +48,11 @@ func Generate(o Options) []byte {
 	if o.Threads {
 		k.meet = k.makeMeet()
 	}
-	k.strip = k.makeStrip()
+	k.exactStrip = k.makeStrip(false)
+	k.strip = k.exactStrip
+	if o.Relaxed {
+		k.strip = k.makeStrip(true)
+	}
 	k.activateRow = k.makeActivateRow()
 	k.addRow = k.makeAddRow()
 	k.activateRows = k.makeActivateRows()

@@ -67,13 +67,13 @@ func (k *kernels) conv() *Func {
 		f.While(x.LessS(W), func() {
 			count := f.Let(W.Sub(x).Min(block))
 			sums := f.Let(k.scratch.Get().Select(dst, Bytes))
-			k.callStrip(f, stripArgs{
+			stripArgs{
 				dst: sums, a: a.Add(x.Mul(Stride).Mul(C).Shl(2)), b: b, bias: bias, res: Int(0),
 				rows: count, panels: N.ShrU(3), k: Size.Mul(C), segments: Size, jump: WP.Sub(Size).Mul(C).Shl(2),
 				lda: Stride.Mul(C).Shl(2), ldd: N.Shl(2), ldr: Int(0),
 				ldb: Int(panelBytes), nextB: Size.Mul(Size).Mul(C).Times(panelBytes),
 				act: act,
-			})
+			}.call(f, k.exactStrip)
 			f.If(Bytes, func() { f.Call(k.roundRow, dst.Add(x.Mul(N)), sums, count.Mul(N)) })
 			next(f, count, x)
 		})

@@ -33,6 +33,7 @@ func (k *kernels) picture() *Func {
 // A pixel's four bytes are the four lanes of one vector. Some outputs at a time,
 // what they see of the source is added up from top to bottom first, so that each
 // of its bytes is unpacked about twice, and the sums then from left to right.
+// Nothing is fused, see kernel.Picture.
 func (k *kernels) pictureRow() *Func {
 	f := k.Func("")
 	dst, src, tapsY, tapsX, W, nextRow, nextTap := f.Param(), f.Param(), f.Param(), f.Param(), f.Param(), f.Param(), f.Param()
@@ -51,7 +52,7 @@ func (k *kernels) pictureRow() *Func {
 			// Where nothing is resized, every second weight is 0.
 			f.If(wy.I32(0), func() {
 				weight := f.LetV(wy.Splat32(0))
-				add := func(i int, ints V128) { sums[i].Set(k.madd(ints.IntsToFloats(), weight, sums[i])) }
+				add := func(i int, ints V128) { sums[i].Set(sums[i].Add(ints.IntsToFloats().Mul(weight))) }
 				if pixels == 1 {
 					add(0, q.Word(0).BytesToInts())
 					return
@@ -94,7 +95,7 @@ func (k *kernels) pictureRow() *Func {
 			at := f.Let(line.Add(x.Sub(first).Shl(4)))
 			wx, total := f.Let(tapsX), f.LetV(f.Splat(0))
 			f.Walk(at, f.Let(at.Add(n.Shl(4))), 16, func() {
-				total.Set(k.madd(at.V128(0), wx.Splat32(tapWeights), total))
+				total.Set(total.Add(at.V128(0).Mul(wx.Splat32(tapWeights))))
 				wx.Inc(4)
 			})
 			colour := total.Sub(f.Splat(127)).Mul(f.Splat(1.0 / 128))

@@ -19,12 +19,14 @@ func (s *stripArgs) each() []*I32 {
 		&s.lda, &s.ldd, &s.ldr, &s.ldb, &s.nextB, &s.act}
 }
 
-func (k *kernels) callStrip(f *Func, s stripArgs) {
+func (k *kernels) callStrip(f *Func, s stripArgs) { s.call(f, k.strip) }
+
+func (s stripArgs) call(f *Func, strip *Func) {
 	var args []value
 	for _, p := range s.each() {
 		args = append(args, *p)
 	}
-	f.Call(k.strip, args...)
+	f.Call(strip, args...)
 }
 
 // panelBytes is the width of a panel, two vectors.
@@ -32,7 +34,7 @@ const panelBytes = 4 * kernel.Panel
 
 // makeStrip makes the micro-kernel that MatMul, Conv and Attention share: a
 // product of some rows of A with panels of B, where a row of A is one or
-// more segments.
+// more segments. Conv's must not be fused, see kernel.Conv.
 //
 //	for each panel, row { s := bias[panel] (8 numbers)
 //		for each segment, k { s += A[row, segment, k] * B[segment*K+k, panel] }
@@ -41,8 +43,12 @@ const panelBytes = 4 * kernel.Panel
 // The sums of a tile, tileRows rows by one panel, are held in registers. The
 // loop over k is not unrolled: V8 before its new back end moves the loads of
 // an unrolled loop to its start, where they spill, and no engine gains.
-func (k *kernels) makeStrip() *Func {
-	tileRows := k.tileRows()
+func (k *kernels) makeStrip(fused bool) *Func {
+	madd := func(a, b, c V128) V128 { return c.Add(a.Mul(b)) }
+	if fused {
+		madd = k.madd
+	}
+	tileRows := tileRows(fused)
 	f := k.Func("")
 	var s stripArgs
 	for _, p := range s.each() {
@@ -72,8 +78,8 @@ func (k *kernels) makeStrip() *Func {
 				b.Set(b.Add(s.ldb))
 				for r := range height {
 					x := f.LetV(rowA[r].Splat32(0))
-					sums[r][0].Set(k.madd(x, b0, sums[r][0]))
-					sums[r][1].Set(k.madd(x, b1, sums[r][1]))
+					sums[r][0].Set(madd(x, b0, sums[r][0]))
+					sums[r][1].Set(madd(x, b1, sums[r][1]))
 				}
 				for r := 1; r < height; r++ {
 					rowA[r].Inc(4)
@@ -139,11 +145,13 @@ func (k *kernels) makeStrip() *Func {
 	return f
 }
 
-// tileRows is how many rows of dst a tile has. On x86, with 16 registers,
+// tileRows is how many rows of dst a tile of strip has. On x86, with 16 registers,
 // four rows are eight sums, two vectors of B, four of A and one product. With
 // a fused multiply-add there is no product, and six rows hide its latency.
-func (k *kernels) tileRows() int {
-	if k.options.Relaxed {
+func (k *kernels) tileRows() int { return tileRows(k.options.Relaxed) }
+
+func tileRows(fused bool) int {
+	if fused {
 		return 6
 	}
 	return 4

@@ -16,13 +16,14 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
   if (x < op.w && y < op.h) {
     let down = op.tapsy + y * (2u + op.sizey); // first, n, weights
     let right = op.tapsx + x * (2u + op.sizex);
-    for (var j = 0u; j < at(2u, down + 1u); j++) {
-      let line = op.src + (at(2u, down) + j) * op.wi + at(3u, right);
-      let wy = f(2u, down + 2u + j);
-      for (var k = 0u; k < at(3u, right + 1u); k++) {
-        let rgba = (vec4(at(1u, line + k)) >> vec4(0u, 8u, 16u, 24u)) & vec4(255u);
-        s += once(once(vec4(wy * f(3u, right + 2u + k))) * vec4<f32>(rgba));
+    for (var k = 0u; k < at(3u, right + 1u); k++) {
+      let column = op.src + at(2u, down) * op.wi + at(3u, right) + k;
+      var t = vec4(0.0);
+      for (var j = 0u; j < at(2u, down + 1u); j++) {
+        let rgba = (vec4(at(1u, column + j * op.wi)) >> vec4(0u, 8u, 16u, 24u)) & vec4(255u);
+        t += once(f(2u, down + 2u + j) * vec4<f32>(rgba));
       }
+      s += once(f(3u, right + 2u + k) * t);
     }
     s = vec4((s.xyz - 127.0) * 0.0078125, 0.0);
   }
