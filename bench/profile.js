@@ -48,34 +48,34 @@ async function profile({ precision, phrases, side, repeats }) {
     const weights = new URL("/pmp/weights/manifest.json", self.location.href).href;
     packageWorker({ data: { id: 1, call: "load", args: { weights, device: "auto", cache: false, precision, threads: 1 } } });
   });
-  const call = (name, ...args) => {
-    const out = self.pmpHost[name](...args);
+  const call = async (name, ...args) => {
+    const out = await new Promise((resolve) => self.pmpHost[name](resolve, ...args));
     if (out?.error) throw new Error(`${name}: ${out.error.message}`);
     return out;
   };
-  const picture = call("begin", side, side);
+  const picture = await call("begin", side, side);
   // The numbers in a picture do not change its time, but a flat one could.
   const pixels = Uint8Array.from({ length: 4 * side * side }, (_, i) => Math.imul(i, 2654435761) >>> 24);
   const steps = {
-    encode() {
-      call("pixels", picture.id, pixels);
+    async encode() {
+      await call("pixels", picture.id, pixels);
       const start = clock();
-      call("encode", picture.id);
+      await call("encode", picture.id);
       return clock() - start;
     },
-    segment() {
+    async segment() {
       const start = clock();
-      call("segment", picture.id, phrases, undefined);
+      await call("segment", picture.id, phrases, undefined);
       return clock() - start;
     },
   };
   const found = {};
   for (const [name, f] of Object.entries(steps)) {
-    for (let i = 0; i < 5; i++) f();
+    for (let i = 0; i < 5; i++) await f();
     let whole = Infinity;
-    for (let i = 0; i < repeats; i++) whole = Math.min(whole, f());
+    for (let i = 0; i < repeats; i++) whole = Math.min(whole, await f());
     times = [];
-    for (let i = 0; i < repeats; i++) f();
+    for (let i = 0; i < repeats; i++) await f();
     const list = ops[name];
     if (list.length !== times.length) throw new Error(`${name} has ${times.length} ops, the program ${list.length}: build the engine again`);
     found[name] = { whole, ops: list.map((op, i) => ({ ...op, ms: times[i] })) };

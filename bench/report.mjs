@@ -124,7 +124,7 @@ export function markdown({ machine: m, runs, ops, card }) {
     "Times depend on the machine and on what else it does; the ratios are the figures to look at.", "",
     `${m.date.slice(0, 16).replace("T", " ")} UTC; ${m.browser} (headless), page cross-origin isolated; ${m.cores} × ${m.cpu}, ${m.system}; `
     + `load average ${m.load_average[0].toFixed(1)} before, ${m.load_average[1].toFixed(1)} after; onnxruntime-web ${m.onnxruntime}, @litertjs/core ${m.litert}; `
-    + `${m.rounds} rounds after ${m.warm_up} to warm up; weights ${m.weights}.`, "");
+    + `${runs.length ? `${m.rounds} rounds after ${m.warm_up} to warm up; ` : ""}weights ${m.weights}.`, "");
   if (runs.length) lines.push(...onProcessor(m, runs, ops));
   if (card) lines.push(...(runs.length ? [""] : []), ...onCard(card));
   return lines.join("\n") + "\n";
@@ -171,7 +171,7 @@ function onCard({ adapter: a, software, rounds, warm_up, pictures, runs }) {
   const peers = (part) => runs.filter((r) => !r.work).flatMap((r) => [{ name: r.engine, ms: r[`total_ms${part}`] },
     ...(r.whole_ms ? [{ name: `${r.engine} as one graph`, ms: r[`whole_ms${part}`] }] : [])]);
   const ratio = (r) => {
-    if (!r.work || !peers("").length) return ["", ""];
+    if (software || !r.work || !peers("").length) return ["", ""];
     const m = best(peers(""));
     return [`${(m.ms / r.total_ms).toFixed(2)} (${m.name})`, (best(peers("_min")).ms / r.total_ms_min).toFixed(2)];
   };
@@ -182,7 +182,8 @@ function onCard({ adapter: a, software, rounds, warm_up, pictures, runs }) {
     ...(r.whole_ms ? [[`${r.engine} as one graph, nothing copied between${label}`, "", "", spread(r, "whole_ms"), "", "", "", "", "", ""]] : []),
   ])));
   lines.push("", "Milliseconds: median [least..most], until the card has ended. What onnxruntime-web takes lies on the card as floats beforehand and what its encode leaves stays there; its answer is copied to the processor. "
-    + "Ours begins with RGBA bytes on the card. GFLOP/s: the network's products, not what is dispatched, in the time of encode. "
+    + `Ours begins with RGBA bytes on the card${software ? ", and its segment embeds the words too, since it is the first one" : ""}. `
+    + "GFLOP/s: the network's products, not what is dispatched, in the time of encode. "
     + `IoU is that of masks with those of pmp-f32 on the processor with one thread, for ${pictures === 1 ? "one example picture" : `the ${pictures} example pictures`} and each phrase that both find.`);
   if (ours.length) {
     const mb = (n) => (n === undefined ? "" : (n / 1e6).toFixed(1));
