@@ -201,7 +201,7 @@ run_tests() {
 	done
 	step "WebGPU on a software card"
 	tests "Run it alone: go test -v -run WebGPU ./internal/browsertest (PMP_ONLY=word runs some of its tests)" \
-		env PMP_NEED_BROWSERS=1 go test -count=1 -timeout 25m -run WebGPU ./internal/browsertest
+		env PMP_NEED_BROWSERS=1 go test -count=1 -timeout 40m -run WebGPU ./internal/browsertest
 	echo "$passed passed, 0 failed"
 }
 

@@ -123,6 +123,10 @@ func (p *Program) Input(n int) View {
 	return p.add(buffer{size: n, input: true, keep: true, stage: len(p.stages) - 1})
 }
 
+// Hold is KeepBytes for what later stages go on with while the current one is run
+// again in between: it lives from the current stage's start.
+func (p *Program) Hold(n int) View { return p.Input(n) }
+
 // ScratchInput makes a buffer of n bytes that the host writes before each
 // run of the current stage and that is lost after its last use.
 func (p *Program) ScratchInput(n int) View {

@@ -451,3 +451,60 @@ func TestProposals(t *testing.T) {
 		t.Errorf("there are %d proposals, want %d", n, q)
 	}
 }
+
+// Labels of more prompts than the device keeps maps of are those of the masks:
+// where any mask is there is a label, and a label's own mask is there. Palettes
+// colour them.
+func TestLabelsOfManyPrompts(t *testing.T) {
+	p, err := testModel(t).NewPicture(640, 480) // so large that nothing has room beside its labels
+	must(t, err)
+	t.Cleanup(func() { p.Close() })
+	must(t, p.Write(testPixels("labels", p.Width, p.Height)))
+	must(t, p.Encode())
+	var prompts []string
+	for i := range 2*mapsAtOnce + 5 {
+		prompts = append(prompts, "thing "+itoa(i))
+	}
+	theta := float32(0.02) // so that many have a mask
+	r, err := p.Segment(prompts, Options{Presence: -1, Threshold: theta})
+	must(t, err)
+	pixels := p.Width * p.Height
+	labels, again, masks := make([]byte, pixels), make([]byte, pixels), make([][]byte, len(prompts))
+	must(t, r.LabelMap(labels))
+	must(t, r.Masks(3, func(i int, mask []byte) error {
+		masks[i] = bytes.Clone(mask)
+		return nil
+	}))
+	chunks := map[byte]bool{}
+	for j, l := range labels {
+		found := false
+		for _, m := range masks {
+			found = found || m[j] == 1
+		}
+		if found != (l != NoLabel) || l != NoLabel && (int(l) >= len(prompts) || masks[l][j] == 0) {
+			t.Fatalf("pixel %d has label %d; there is a mask: %v", j, l, found)
+		}
+		if l != NoLabel {
+			chunks[l/mapsAtOnce] = true
+		}
+	}
+	if len(chunks) < 2 {
+		t.Errorf("labels of chunks %v only, so this tests nothing", chunks)
+	}
+	var palette [NoLabel + 1]uint32
+	for i := range palette {
+		palette[i] = uint32(i) * 0x01020304
+	}
+	must(t, r.Colour(&palette))
+	colours := make([]byte, 4*pixels)
+	must(t, p.session.Read(p.Colours(), colours))
+	for j, l := range labels {
+		if c := kernel.Floats(colours)[j]; math.Float32bits(c) != palette[l] {
+			t.Fatalf("pixel %d with label %d has colour %08x", j, l, math.Float32bits(c))
+		}
+	}
+	must(t, r.LabelMap(again))
+	if !bytes.Equal(labels, again) {
+		t.Error("labels changed when they were asked for again")
+	}
+}

@@ -184,13 +184,17 @@ func (m *Model) record(width, height int) *Picture {
 	}
 	for first := 0; first < maxPhrase; first += mapsAtOnce {
 		p.maps = append(p.maps, g.Stage())
+		if first == 0 {
+			// Labels of many prompts are painted between one run of these stages and the next.
+			p.paint.label, p.paint.colour = g.Hold(width*height), g.Hold(4*width*height)
+		}
 		makeMaps(first, mapsAtOnce)
 	}
 	for first := 0; first < q; first += mapsAtOnce {
 		p.proposals = append(p.proposals, g.Stage())
 		g.timesTo(p.reply.maps, p.reply.embedding.At(first*m.decoder.dm), min(q-first, mapsAtOnce), image.mask[4], kernel.ActSigmoid)
 	}
-	p.paint = m.painter(g, p, w, h)
+	m.painter(g, p, w, h)
 	return p
 }
 
@@ -208,7 +212,8 @@ func (m *Model) segment(g graph, image imageMemory, in question, out reply, n in
 }
 
 // painter records the way from maps to the picture's own pixels.
-func (m *Model) painter(g graph, p *Picture, w, h int) (t painter) {
+func (m *Model) painter(g graph, p *Picture, w, h int) {
+	t := &p.paint
 	maps, cells, pixels := p.reply.maps, p.map4.cells(), p.Width*p.Height
 	tidy := kernel.Tidy{Dst: maps, A: maps, Theta: p.ask.theta, Count: p.ask.prompts, Scratch: g.Temp(2 * mapsAtOnce * cells),
 		T: mapsAtOnce, H: p.map4.h, W: p.map4.w}
@@ -230,14 +235,12 @@ func (m *Model) painter(g graph, p *Picture, w, h int) (t painter) {
 		g.Do(one)
 	}
 	// What was best at each pixel is of no use any more when labels get colours.
-	t.label, t.colour = g.KeepBytes(pixels), g.Keep(pixels)
 	t.labels = g.Stage()
 	paint.Label, paint.Best, paint.A, paint.T = t.label, t.colour, maps, mapsAtOnce
 	paint.Index, paint.Count = p.ask.index, p.ask.prompts
 	g.Do(paint)
 	t.colours = g.Stage()
 	g.Do(kernel.Colour{Dst: t.colour, Label: t.label, Palette: p.ask.palette, N: pixels})
-	return t
 }
 
 // Memory is the number of bytes that the picture's arena takes.

@@ -19,6 +19,16 @@ type browser struct {
 	programs []string // the first one that is installed is taken
 	install  string   // the Debian package
 	args     func(profile, url string) []string
+	slow     bool
+}
+
+// patience is how long the whole suite may take in the browser. It takes about a minute on two
+// cores; a busy machine needs more, and so does a graphics card made of software.
+func (b browser) patience() time.Duration {
+	if b.slow {
+		return 16 * time.Minute
+	}
+	return 8 * time.Minute
 }
 
 var chromium = browser{

@@ -49,7 +49,7 @@ func runTests(t *testing.T, b browser, program, query string) {
 		t.Fatal(err)
 	}
 	if !finished {
-		t.Fatalf("the tests did not come to their end within %v\nwhat they printed:\n%s\nwhat the browser printed:\n%s", patience, s.log(), printed)
+		t.Fatalf("the tests did not come to their end within %v\nwhat they printed:\n%s\nwhat the browser printed:\n%s", b.patience(), s.log(), printed)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

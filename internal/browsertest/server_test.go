@@ -64,7 +64,7 @@ type result struct {
 }
 
 // run opens a page of the server in a browser and waits until it reports that it has finished, or
-// for as long as patience. It returns what the browser printed.
+// for as long as the browser's patience. It returns what the browser printed.
 func (s *testServer) run(b browser, page string) (printed string, finished bool, err error) {
 	s.mu.Lock()
 	group, stop, err := b.start(s.URL + page)
@@ -76,7 +76,7 @@ func (s *testServer) run(b browser, page string) (printed string, finished bool,
 	select {
 	case <-s.finished:
 		finished = true
-	case <-time.After(patience):
+	case <-time.After(b.patience()):
 	}
 	return stop(), finished, nil
 }

@@ -8,15 +8,9 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
-	"time"
 )
 
-const (
-	root = "../.."
-	// patience is how long the whole suite may take in one browser. It takes about a minute on two
-	// cores; a busy machine needs more.
-	patience = 8 * time.Minute
-)
+const root = "../.."
 
 // needed says that a missing browser is a failure, as in ./build.sh test.
 var needed = os.Getenv("PMP_NEED_BROWSERS") != ""
@@ -40,7 +34,7 @@ func runSuite(t *testing.T, b browser, mode string) {
 		t.Fatal(err)
 	}
 	if !finished {
-		t.Errorf("the suite did not come to its end within %v\nwhat the page said:\n%s\nwhat the browser printed:\n%s", patience, s.log(), printed)
+		t.Errorf("the suite did not come to its end within %v\nwhat the page said:\n%s\nwhat the browser printed:\n%s", b.patience(), s.log(), printed)
 	}
 	for _, r := range s.results {
 		switch {

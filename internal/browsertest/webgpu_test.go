@@ -13,6 +13,7 @@ var withWebGPU = browser{
 	name:     "chromium-webgpu",
 	programs: chromium.programs,
 	install:  chromium.install,
+	slow:     true,
 	args: func(profile, url string) []string {
 		// The last ones let it draw on canvases, which takes the whole browser to the same card.
 		return append(slices.DeleteFunc(chromiumFlags(profile), func(f string) bool { return f == "--disable-gpu" }),
