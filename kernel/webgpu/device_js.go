@@ -611,15 +611,8 @@ func (s *Session) state() error {
 	return s.device.state()
 }
 
-// Address is where v lies in the session's buffer, see Buffer.
+// Address is where v lies in the session's buffer.
 func (s *Session) Address(v kernel.View) int { return s.program.Address(v, 0, 4*int(s.device.shift)) }
-
-// Buffer is the GPUBuffer of the arena and Queue the device's GPUQueue, for
-// JavaScript that writes pixels there without a copy in between.
-func (s *Session) Buffer() js.Value { return s.arena }
-
-// Queue is the device's GPUQueue.
-func (d *Device) Queue() js.Value { return d.queue }
 
 // Write copies data to v.
 func (s *Session) Write(v kernel.View, data []byte) error {
