@@ -24,20 +24,26 @@ import (
 	shipped "github.com/pmp-seg/pmp/weights/default"
 )
 
-// What devices may differ. Maps lie between 0 and 1 and differ by rounding only;
-// pixels at the very edge of a mask may fall on either side.
-const (
-	leastIoU   = 0.999
-	mapError   = 1e-3
-	scoreError = 1e-4
+// differences are what devices may differ. Maps lie between 0 and 1; pixels at
+// the very edge of a mask may fall on either side.
+type differences struct {
+	leastIoU             float64
+	mapError, scoreError float32
+}
+
+var (
+	// In float32 devices differ by rounding only.
+	inFloats = differences{0.999, 1e-3, 1e-4}
+	// In integers a byte that falls on the other side of a rounding is seen
+	// further on, see ARCHITECTURE.md.
+	inBytes = differences{0.995, 0.05, 5e-3}
+	// Operands that are rounded to halves move more bytes.
+	inHalves = differences{0.98, 1, 0.02}
 )
 
 // half says that halves are to be used where the card has them, as the engine
-// does for int8. Then only the masks are compared, and less strictly: integers
-// make much of a small difference, see ARCHITECTURE.md.
+// does for int8.
 var half = strings.Contains(os.Getenv("PMP_VARIANT"), "half")
-
-const leastIoUHalf, scoreErrorHalf = 0.98, 0.02
 
 // answer is what a device says of a photo.
 type answer struct {
@@ -57,15 +63,16 @@ func TestWholeModel(t *testing.T) {
 		cpu       func() (kernel.Device, error)
 		file      string
 		prompts   []string
+		may       differences
 	}{
-		// Kernel/simd may round the sums of the first layer otherwise. A byte
-		// that is off by one there changes all that integers make of it, as
-		// much as rounding to bytes does: only kernel/scalar can be compared.
-		{"int8", model.Int8, func() (kernel.Device, error) { return scalar.New(), nil }, "cat.jpg", []string{"cat", "sofa, couch", "sky"}},
-		{"f32", model.Float32, func() (kernel.Device, error) { return simd.New() }, "coffee.jpg", []string{"cup", "spoon", "table, desk", "person", "bowl", "fork", "knife", "chair", "book"}},
+		{"int8", model.Int8, func() (kernel.Device, error) { return scalar.New(), nil }, "cat.jpg", []string{"cat", "sofa, couch", "sky"}, inBytes},
+		{"f32", model.Float32, func() (kernel.Device, error) { return simd.New() }, "coffee.jpg", []string{"cup", "spoon", "table, desk", "person", "bowl", "fork", "knife", "chair", "book"}, inFloats},
 	} {
 		if half && c.precision != model.Int8 {
 			continue // the engine takes no halves for float32
+		}
+		if half {
+			c.may = inHalves
 		}
 		t.Run(c.name, func(t *testing.T) {
 			pixels, width, height := decode(t, c.file)
@@ -80,9 +87,9 @@ func TestWholeModel(t *testing.T) {
 			want := run(t, cpu, c.precision, pixels, width, height, c.prompts)
 			got := run(t, card, c.precision, pixels, width, height, c.prompts)
 			for i, prompt := range c.prompts {
-				compare(t, prompt, i, got, want)
+				compare(t, prompt, i, got, want, c.may)
 			}
-			compareLabels(t, got, want)
+			compareLabels(t, got, want, c.may)
 		})
 	}
 }
@@ -157,7 +164,7 @@ func profile(t *testing.T, s *webgpu.Session, stage int) {
 	t.Logf("together %v", all)
 }
 
-func compare(t *testing.T, prompt string, i int, got, want answer) {
+func compare(t *testing.T, prompt string, i int, got, want answer, may differences) {
 	t.Helper()
 	worst := float32(0)
 	for j, x := range want.maps[i] {
@@ -176,16 +183,12 @@ func compare(t *testing.T, prompt string, i int, got, want answer) {
 	}
 	score := max(got.scores[i]-want.scores[i], want.scores[i]-got.scores[i])
 	t.Logf("%q: score %.4f, off by %.2g; map off by %.2g; mask of %d pixels, IoU %.5f", prompt, want.scores[i], score, worst, either, iou)
-	fine := iou >= leastIoU && worst <= mapError && score <= scoreError
-	if half {
-		fine = iou >= leastIoUHalf && score <= scoreErrorHalf
-	}
-	if !fine {
+	if !(iou >= may.leastIoU) || !(worst <= may.mapError) || !(score <= may.scoreError) {
 		t.Errorf("%q differs", prompt)
 	}
 }
 
-func compareLabels(t *testing.T, got, want answer) {
+func compareLabels(t *testing.T, got, want answer, may differences) {
 	t.Helper()
 	same := 0
 	for i, x := range want.labels {
@@ -193,7 +196,7 @@ func compareLabels(t *testing.T, got, want answer) {
 			same++
 		}
 	}
-	if share := float64(same) / float64(len(want.labels)); !(share >= map[bool]float64{false: leastIoU, true: leastIoUHalf}[half]) {
+	if share := float64(same) / float64(len(want.labels)); !(share >= may.leastIoU) {
 		t.Errorf("%.5f of the label maps agree", share)
 	}
 	if bytes.Count(want.labels, []byte{kernel.NoLabel}) == len(want.labels) {
