@@ -77,6 +77,11 @@ export interface SegmentOptions {
   threshold?: number;
   /** Also make the label map. Default true. */
   labelMap?: boolean;
+  /**
+   * Let the mask decoder read the prompts. Default true. Without it they only name proposals that the picture alone
+   * gave: to compare with, not to be used.
+   */
+  guided?: boolean;
   signal?: AbortSignal;
 }
 
@@ -173,6 +178,12 @@ export class Picture {
    * @throws {PMPError} aborted, bad-input, out-of-memory, device-lost
    */
   segment(prompts: string | Iterable<string>, options?: SegmentOptions): Promise<SegmentResult>;
+  /**
+   * All mask proposals, one for each query of the mask decoder. A proposal's text is its likeliest prompt, its score how
+   * likely that is against the other prompts and void.
+   * @throws {PMPError} aborted, bad-input, out-of-memory, device-lost
+   */
+  proposals(prompts: string | Iterable<string>, options?: { guided?: boolean; signal?: AbortSignal }): Promise<Mask[]>;
   /**
    * The same masks as one picture, transparent where nothing was found. Where a graphics card has them, they stay there.
    * @throws {PMPError} aborted, bad-input, out-of-memory, device-lost

@@ -118,6 +118,7 @@ export class Segmenter {
     this.#did("encode", value);
     const picture = new Picture(KEY, width, height, {
       segment: (args, signal) => this.#segment("segment", { ...args, picture: value.picture }, signal),
+      proposals: (args, signal) => this.#segment("proposals", { ...args, picture: value.picture }, signal),
       overlay: (args, signal) => this.#segment("overlay", { ...args, picture: value.picture }, signal),
       close: () => {
         this.#pictures.delete(picture);
@@ -248,15 +249,34 @@ export class Picture {
    * @param {object} [options]
    * @param {number} [options.threshold] how sure a pixel must be, 0 to 1; default: what the model was tuned to
    * @param {boolean} [options.labelMap] also make the label map; default true
+   * @param {boolean} [options.guided] let the mask decoder read the prompts; default true. Without it they only name
+   *   proposals that the picture alone gave, for comparing
    * @param {AbortSignal} [options.signal]
    * @throws {PMPError} aborted, bad-input, out-of-memory, device-lost
    */
-  async segment(prompts, { threshold, labelMap = true, signal } = {}) {
-    if (this.#closed) throw new PMPError("bad-input", "This picture is closed; encode it again.");
+  async segment(prompts, { threshold, labelMap = true, guided = true, signal } = {}) {
+    this.#check();
     const { width, height } = this;
-    const args = { prompts: checkPrompts(prompts), threshold: checkThreshold(threshold), labelMap, width, height };
+    const args = { prompts: checkPrompts(prompts), threshold: checkThreshold(threshold), labelMap, guided: Boolean(guided), width, height };
     const { masks, labels } = await this.#do.segment(args, signal);
     return { masks: masks.map((m) => new Mask(m, width, height)), labelMap: labels ?? null, width, height };
+  }
+
+  /**
+   * All mask proposals, among which the answers of segment are found: one for each query of the mask decoder, cut where
+   * a pixel is more likely in it than not. `text` is the likeliest prompt, `score` its probability against the other
+   * prompts and void.
+   *
+   * @param {string[]|string} prompts as for segment
+   * @param {{guided?: boolean, signal?: AbortSignal}} [options] guided as for segment
+   * @returns {Promise<Mask[]>}
+   * @throws {PMPError} aborted, bad-input, out-of-memory, device-lost
+   */
+  async proposals(prompts, { guided = true, signal } = {}) {
+    this.#check();
+    const { width, height } = this;
+    const { proposals } = await this.#do.proposals({ prompts: checkPrompts(prompts), guided: Boolean(guided), width, height }, signal);
+    return proposals.map((m) => new Mask(m, width, height));
   }
 
   /**
@@ -273,11 +293,15 @@ export class Picture {
    * @throws {PMPError} aborted, bad-input, out-of-memory, device-lost
    */
   async overlay(prompts, { colors = COLORS, threshold, signal } = {}) {
-    if (this.#closed) throw new PMPError("bad-input", "This picture is closed; encode it again.");
+    this.#check();
     const { width, height } = this;
     const args = { prompts: checkPrompts(prompts), threshold: checkThreshold(threshold), palette: paletteOf(colors), width, height };
     const { bitmap, answers } = await this.#do.overlay(args, signal);
     return { bitmap, answers };
+  }
+
+  #check() {
+    if (this.#closed) throw new PMPError("bad-input", "This picture is closed; encode it again.");
   }
 
   /** Gives back the memory of this picture. Masks that were made stay good. */

@@ -119,10 +119,10 @@ const calls = {
   },
 
   /** Finds the masks. They leave as run lengths, which are small and quick to paint. */
-  async segment({ picture, prompts, threshold, width, height, labelMap }, { transfer }) {
+  async segment({ picture, prompts, threshold, guided, width, height, labelMap }, { transfer }) {
     const times = {};
     const time = stopwatch(times);
-    const { answers: masks, work } = await task("segment", picture, prompts, threshold);
+    const { answers: masks, work } = await task("segment", picture, prompts, threshold, guided);
     time("segment");
     const bytes = new Uint8Array(width * height);
     for (const m of masks) Object.assign(m, { runs: new Uint32Array(0), area: 0, bbox: [0, 0, 0, 0] });
@@ -138,11 +138,25 @@ const calls = {
     return { masks, labels, times, work: { segment: work } };
   },
 
+  /** Finds the mask proposals that the answers are made of. */
+  async proposals({ picture, prompts, guided, width, height }, { transfer }) {
+    const times = {};
+    const time = stopwatch(times);
+    const { work } = await task("segment", picture, prompts, undefined, guided);
+    time("segment");
+    const bytes = new Uint8Array(width * height);
+    const proposals = [];
+    await task("proposals", picture, bytes, (prompt, chance) => proposals.push({ text: prompts[prompt], score: chance, present: true, ...measure(bytes, width) }));
+    for (const p of proposals) transfer.push(p.runs.buffer);
+    time("masks");
+    return { proposals, times, work: { segment: work } };
+  },
+
   /** Finds the masks and makes one picture of them, on the graphics card if that has them. */
   async overlay({ picture, prompts, threshold, palette, width, height }, { transfer }) {
     const times = {};
     const time = stopwatch(times);
-    const { answers, work } = await task("segment", picture, prompts, threshold);
+    const { answers, work } = await task("segment", picture, prompts, threshold, true);
     time("segment");
     const canvas = canvasWorks && typeof OffscreenCanvas === "function" ? new OffscreenCanvas(1, 1) : null;
     let pixels;

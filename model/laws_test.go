@@ -27,7 +27,7 @@ func asked(t testing.TB, p *Picture, s segment, prompts []string) answer {
 	t.Helper()
 	phrases, owner, err := p.model.prompts(prompts)
 	must(t, err)
-	must(t, p.run(s, phrases, owner))
+	must(t, p.run(s, phrases, owner, len(phrases)))
 	q, cells := p.model.decoder.q, p.map4.cells()
 	a := answer{}
 	maps, class, peaks := make([]float32, len(prompts)*cells), make([]float32, len(prompts)*q), make([]float32, len(prompts))
@@ -507,4 +507,34 @@ func TestLabelsOfManyPrompts(t *testing.T) {
 	if !bytes.Equal(labels, again) {
 		t.Error("labels changed when they were asked for again")
 	}
+}
+
+// Without guidance the proposals are the picture's alone: other prompts give
+// them other names and nothing else. With it, prompts change them.
+func TestUnguided(t *testing.T) {
+	onDevices(t, func(t *testing.T, m *Model) {
+		p := lawPicture(t, m)
+		ask := func(unguided bool, prompts ...string) ([]float32, *Result) {
+			r, err := p.Segment(prompts, Options{Unguided: unguided})
+			must(t, err)
+			return proposalsOf(t, p), r
+		}
+		dog, named := ask(true, "dog")
+		sofa, other := ask(true, "sofa, couch", "cat", "tree")
+		if !slices.Equal(dog, sofa) {
+			t.Error("proposals that do not see the prompts differ with them")
+		}
+		guided, _ := ask(false, "dog")
+		if slices.Equal(dog, guided) {
+			t.Error("proposals that see the prompts are as if they did not")
+		}
+		for q, n := range named.Named {
+			if n.Prompt != 0 || !(n.P > 0 && n.P < 1) {
+				t.Fatalf("proposal %d of one prompt is named %+v", q, n)
+			}
+		}
+		if len(other.Named) != m.decoder.q || !slices.ContainsFunc(other.Named, func(n Named) bool { return n.Prompt > 0 }) {
+			t.Errorf("three prompts name %d proposals, all the same", len(other.Named))
+		}
+	})
 }

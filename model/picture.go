@@ -315,6 +315,11 @@ type Options struct {
 	// Presence is the score from which a prompt counts as present; 0 means
 	// one half. A negative one calls every prompt present.
 	Presence float32
+	// Unguided hides the prompts from the mask decoder, whose queries then
+	// find only the null key to attend to. The proposals depend on the picture
+	// alone, and prompts only name them: what a model without the method does,
+	// though with weights that were trained with it.
+	Unguided bool
 }
 
 // Result is the answer to a set of prompts. It stays valid when the picture
@@ -325,6 +330,8 @@ type Result struct {
 	Prompts []Answer
 	// Theta is the threshold that masks are cut at.
 	Theta float32
+	// Named tells what the second stage calls each of the Q proposals.
+	Named []Named
 
 	picture *Picture
 	count   int       // of prompts
@@ -337,6 +344,13 @@ type Answer struct {
 	Text    string
 	Score   float32 // calibrated probability that it is in the picture
 	Present bool    // Score ≥ Options.Presence
+}
+
+// Named is a proposal's likeliest prompt, and how likely it is against the
+// other prompts and void.
+type Named struct {
+	Prompt int
+	P      float32
 }
 
 // Segment finds each prompt in an encoded picture. A prompt may hold several
@@ -355,7 +369,11 @@ func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := p.run(p.segmentFor(len(phrases)), phrases, owner); err != nil {
+	seen := len(phrases)
+	if o.Unguided {
+		seen = 0
+	}
+	if err := p.run(p.segmentFor(len(phrases)), phrases, owner, seen); err != nil {
 		return nil, err
 	}
 	r := &Result{picture: p, count: len(prompts), cells: p.map4.cells(), Theta: o.Threshold}
@@ -383,10 +401,14 @@ func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 	if presence == 0 {
 		presence = 0.5
 	}
+	r.Named = make([]Named, m.decoder.q)
 	for t, text := range prompts {
 		best := float32(0)
-		for _, x := range class[t*m.decoder.q : (t+1)*m.decoder.q] {
+		for q, x := range class[t*m.decoder.q : (t+1)*m.decoder.q] {
 			best = max(best, x)
+			if x > r.Named[q].P {
+				r.Named[q] = Named{t, x}
+			}
 		}
 		score := m.Config.Presence.score(best, peaks[t], len(prompts))
 		r.Prompts = append(r.Prompts, Answer{Text: text, Score: score, Present: score >= presence})
@@ -420,8 +442,9 @@ func (m *Model) prompts(prompts []string) (phrases []*phrase, owner []int32, err
 }
 
 // run writes the question and runs a segment. The owners are in order: the
-// last one is that of the last prompt.
-func (p *Picture) run(s segment, phrases []*phrase, owner []int32) error {
+// last one is that of the last prompt. The decoder sees the first so many of
+// the phrases.
+func (p *Picture) run(s segment, phrases []*phrase, owner []int32, seen int) error {
 	m := p.model
 	if err := p.keepLatest(); err != nil {
 		return err
@@ -445,7 +468,7 @@ func (p *Picture) run(s segment, phrases []*phrase, owner []int32) error {
 		data []byte
 	}{
 		{p.ask.embeddings, kernel.Bytes(embeddings)}, {p.ask.rows, kernel.Bytes(rows)}, {p.ask.coef, kernel.Bytes(coef)},
-		{p.ask.owner, wordBytes(owners)}, {p.ask.count, wordBytes([]int32{int32(1 + n)})}, {p.ask.prompts, wordBytes([]int32{min(owner[n-1]+1, mapsAtOnce)})},
+		{p.ask.owner, wordBytes(owners)}, {p.ask.count, wordBytes([]int32{int32(1 + seen)})}, {p.ask.prompts, wordBytes([]int32{min(owner[n-1]+1, mapsAtOnce)})},
 	} {
 		if err := p.session.Write(in.view, in.data); err != nil {
 			return err

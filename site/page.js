@@ -5,6 +5,8 @@ import { Segmenter } from "./pmp/index.js";
 const MAX_PIXELS = 4e6;
 /** Waits this long for more words before it starts, in ms. */
 const PATIENCE = 120;
+/** A proposal is called a word that is at least so likely. */
+const NAMED = 0.3;
 
 // Okabe and Ito's colours, which most forms of colour blindness keep apart, and three more.
 const COLOURS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2", "#9b6bd6", "#8bc34a", "#ff8a9a"];
@@ -20,6 +22,8 @@ let words = [];
 let current = null;
 /** The word whose mask is shown alone. */
 let only = null, pinned = null;
+/** What is shown: "masks", or the proposals "with" or "without" the words, each {path, word, score}. */
+let view = "masks", proposals = [];
 
 // ---------------------------------------------------------------------------
 // The model
@@ -69,6 +73,8 @@ async function answer() {
       await Promise.all(asked.map(async (w, i) => (w.layers = w.mask.area ? await layersOf(w, labelMap, i) : null)));
       if (signal.aborted) return;
     }
+    proposals = view === "masks" || !asked.length ? [] : await proposalsOf(mine.encoded, asked, signal);
+    if (signal.aborted) return;
     show();
     tell(seg.report(), asked);
     state("done");
@@ -103,6 +109,12 @@ const sentence = (s) => s[0].toUpperCase() + s.slice(1) + (/[.!?…]$/.test(s) ?
 function tell({ device, threads, times, counts }, asked) {
   $("busy").classList.add("done");
   status.classList.remove("wrong");
+  if (view !== "masks" && asked.length) {
+    const called = asked.map((w) => `${w.text.split(",")[0]} ${proposals.filter((p) => p.word === w).length}`).join(", ");
+    status.textContent = `${proposals.length} proposals ${view === "with" ? "by a decoder that reads the words" : "by the same decoder when it may not read the words"}, of which the model calls ${called}.`;
+    document.documentElement.dataset.encodes = counts.encode;
+    return;
+  }
   const found = asked.filter((w) => w.mask?.present).map((w) => w.text);
   const absent = asked.filter((w) => !w.mask?.present).map((w) => w.text);
   const machine = device.startsWith("webgpu") ? "your graphics card"
@@ -115,6 +127,36 @@ function tell({ device, threads, times, counts }, asked) {
   heard.textContent = `${found.length ? `Found: ${found.join("; ")}. ` : ""}${absent.length ? `Not in this picture: ${absent.join("; ")}. ` : ""}`;
   status.replaceChildren(heard, asked.length ? `It took ${time}` : `Type a word to look for. It took ${time}`);
   document.documentElement.dataset.encodes = counts.encode;
+}
+
+/** The proposals in the order in which they are drawn: the surest last. */
+async function proposalsOf(encoded, asked, signal) {
+  const found = await encoded.proposals(asked.map((w) => w.text), { guided: view === "with", signal });
+  return found
+    .filter((p) => p.area)
+    .map((p) => ({ path: pathOf(p), score: p.score, word: p.score >= NAMED ? asked.find((w) => w.text === p.text) : null }))
+    .sort((a, b) => a.score - b.score);
+}
+
+/** A mask's outlines, without specks, which would hide the rest where many masks lie on one another. */
+function pathOf(mask) {
+  const path = new Path2D(), speck = (mask.width * mask.height) / 400;
+  for (const p of mask.polygons()) {
+    let twice = 0; // the area
+    for (let i = 0, j = p.length - 2; i < p.length; j = i, i += 2) twice += p[j] * p[i + 1] - p[i] * p[j + 1];
+    if (Math.abs(twice) < 2 * speck) continue;
+    path.moveTo(p[0], p[1]);
+    for (let i = 2; i < p.length; i += 2) path.lineTo(p[i], p[i + 1]);
+    path.closePath();
+  }
+  return path;
+}
+
+for (const input of document.querySelectorAll("[name=view]")) {
+  input.addEventListener("change", () => {
+    view = input.value;
+    ask(0);
+  });
 }
 
 const seconds = (ms) => (ms < 1000 ? `${Math.max(10, Math.round(ms / 10) * 10)} ms` : `${(ms / 1000).toFixed(1)} s`);
@@ -343,8 +385,31 @@ function draw() {
   labels.replaceChildren();
   if (!current || !width) return;
   const box = fit(width, height);
+  if (view !== "masks") return paintProposals(context, box, sharp);
   paintMasks(context, box, 2 * sharp);
   placeLabels(box.map((v) => v / sharp));
+}
+
+/** Outlines of all proposals, in the colour of the word that they are called, or in none. */
+function paintProposals(context, [left, top, width, height], line) {
+  context.save();
+  context.fillStyle = "rgb(5 10 15 / 0.55)";
+  context.fillRect(left, top, width, height);
+  const { width: w, height: h } = current.encoded ?? current;
+  context.translate(left, top);
+  context.scale(width / w, height / h);
+  for (const { path, word } of proposals) {
+    if (only && word !== only) continue;
+    context.lineWidth = ((word ? 2.5 : 1) * line * w) / width;
+    context.strokeStyle = word?.colour ?? "rgb(255 255 255 / 0.3)";
+    context.stroke(path);
+    if (!word) continue;
+    context.globalAlpha = 0.25;
+    context.fillStyle = word.colour;
+    context.fill(path, "evenodd");
+    context.globalAlpha = 1;
+  }
+  context.restore();
 }
 
 function paintMasks(context, box, line) {

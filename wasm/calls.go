@@ -141,8 +141,9 @@ func encode(args []js.Value) (any, error) {
 	return map[string]any{"work": work(p, p.EncodeStage())}, nil
 }
 
-// segment(id, prompts, threshold) → {answers: [{text, score, present}, …], work}
-// A threshold that is not a number means the model's own.
+// segment(id, prompts, threshold, guided) → {answers: [{text, score, present}, …], work}
+// A threshold that is not a number means the model's own. Unless guided, the
+// mask decoder does not see the prompts.
 func segment(args []js.Value) (any, error) {
 	p, err := pictureOf(args[0])
 	if err != nil {
@@ -156,6 +157,7 @@ func segment(args []js.Value) (any, error) {
 	if t := args[2]; t.Type() == js.TypeNumber {
 		opt.Threshold = float32(t.Float())
 	}
+	opt.Unguided = !args[3].Bool()
 	if p.result != nil {
 		p.result.Release()
 	}
@@ -203,6 +205,22 @@ func masks(args []js.Value) (any, error) {
 	return true, p.result.Masks(atOnce, func(i int, mask []byte) error {
 		js.CopyBytesToJS(args[1], mask)
 		args[2].Invoke(i)
+		return nil
+	})
+}
+
+// proposals(id, dst Uint8Array, each) calls each(prompt, chance) for every mask
+// proposal, with its mask in dst and the likeliest of the prompts.
+func proposals(args []js.Value) (any, error) {
+	p, err := resultOf(args[0])
+	if err != nil {
+		return nil, err
+	}
+	q := 0
+	return true, p.Proposals(func(mask []byte) error {
+		js.CopyBytesToJS(args[1], mask)
+		args[2].Invoke(p.result.Named[q].Prompt, p.result.Named[q].P)
+		q++
 		return nil
 	})
 }

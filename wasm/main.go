@@ -51,6 +51,7 @@ func main() {
 	task("encode", codeInternal, encode)
 	task("segment", codeBadInput, segment)
 	task("masks", codeInternal, masks)
+	task("proposals", codeInternal, proposals)
 	task("labels", codeInternal, labels)
 	task("overlay", codeInternal, overlay)
 	task("close", codeInternal, closePicture)

@@ -41,6 +41,8 @@ func TestScreenshots(t *testing.T) {
 		{"alone", 1100, 900, false, "dark", "/?example=astronaut", wait + `.then(() => document.querySelector(".chip .name").click())`},
 		{"rocket", 1100, 900, false, "light", "/?example=rocket", wait},
 		{"many", 1100, 900, false, "light", "/?example=coffee&word=cup&word=spoon&word=table&word=person&word=dog&word=sofa,%20couch&word=a%20very%20long%20name%20of%20a%20thing%20that%20is%20not%20there", wait},
+		{"with", 1100, 900, false, "dark", "/?example=coffee&word=cup&word=table&word=spoon", wait + `.then(() => { document.querySelector("[value=with]").click(); return ` + wait + `; })`},
+		{"without", 1100, 900, false, "light", "/?example=coffee&word=cup&word=table&word=spoon", wait + `.then(() => { document.querySelector("[value=without]").click(); return ` + wait + `; })`},
 		{"phone", 390, 844, true, "light", "/?example=cat", wait},
 		{"phone-dark", 390, 844, true, "dark", "/", wait},
 		{"phone-full", 390, 2100, true, "light", "/?example=astronaut", wait},

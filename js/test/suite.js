@@ -358,6 +358,27 @@ test("a mask comes in every form", async () => {
   same(wrong, 0, "pixels that differ when the outlines are filled");
 });
 
+test("proposals, with the words and without", async () => {
+  const seg = await segmenter();
+  const picture = await seg.encode(PHOTO);
+  const rles = (list) => list.map((m) => m.rle().counts);
+  const guided = await picture.proposals(["cat", "dog"]);
+  check(guided.length > 20 && guided.every((m) => ["cat", "dog"].includes(m.text) && m.score >= 0 && m.score <= 1), "every query has a proposal, and each is called one of the prompts");
+  const cat = guided.reduce((a, b) => (b.score > a.score ? b : a));
+  same(cat.text, "cat", "the surest name");
+  const { masks: [mask] } = await picture.segment(["cat", "dog"]);
+  check(iou(cat, mask) > 0.9, "the surest proposal is about the mask of segment");
+  const without = await picture.proposals(["cat", "dog"], { guided: false });
+  same(rles(await picture.proposals(["tree"], { guided: false })), rles(without), "proposals that do not see the words");
+  check(JSON.stringify(rles(without)) !== JSON.stringify(rles(guided)), "the words change the proposals");
+  same((await picture.segment(["cat", "dog"])).masks[0].rle(), mask.rle(), "the mask after proposals");
+  const alone = (await picture.segment(["cat"], { guided: false })).masks[0];
+  check(iou(alone, mask) > 0.5, "even without reading the word the cat is found");
+  await fails(picture.proposals([]), "bad-input");
+  picture.close();
+  await fails(picture.proposals(["cat"]), "bad-input", /closed/);
+});
+
 test("calls wait for each other", async () => {
   const seg = await segmenter();
   const order = [];
@@ -972,6 +993,20 @@ test("the demo page", async () => {
   page().querySelector(".chip .name").click();
   same(page().querySelectorAll("#labels span").length, 1, "names while one word is shown alone");
   page().querySelector(".chip .name").click();
+
+  // What the words do to the proposals.
+  const choose = async (view) => {
+    page().querySelector(`[name=view][value=${view}]`).click();
+    await pause(0);
+    await until("the view has its answer", done);
+    return page().getElementById("status").textContent;
+  };
+  check(/^\d+ proposals by a decoder that reads the words/.test(await choose("with")), "the page tells of proposals");
+  check(painted(), "proposals are painted");
+  check(/may not read the words/.test(await choose("without")), "the page tells of proposals without the words");
+  await choose("masks");
+  check(page().querySelectorAll("#labels span").length > 0, "names are back");
+  same(page().documentElement.dataset.encodes, encodes, "encodings after other views");
 
   // An own picture, dropped in.
   const transfer = new view.DataTransfer();
