@@ -51,9 +51,18 @@ export interface Progress {
   total: number;
 }
 
+/** Weights that the page has: all files of their folder, or their bytes by name. */
+export type WeightFiles =
+  | FileList
+  | Iterable<File>
+  | { manifest: BufferSource | Blob; shards: Iterable<File> | Record<string, BufferSource | Blob> };
+
 export interface LoadOptions {
-  /** Folder with manifest.json, or the manifest itself. Default: the folder weights beside index.js. */
-  weights?: string | URL;
+  /**
+   * Address of the folder with manifest.json, or of the manifest itself. Default: the folder weights beside index.js.
+   * Or the folder's files, so that nothing is fetched.
+   */
+  weights?: string | URL | WeightFiles;
   /**
    * "auto" (default) takes the fastest that works. The graphics card is taken if a trial when the model is loaded gave
    * the masks that the processor gives, and not later; what came of it is remembered for two weeks.
@@ -155,9 +164,18 @@ export class Segmenter {
   static load(options?: LoadOptions): Promise<Segmenter>;
   /** @throws {PMPError} aborted, bad-input, network (for a URL), out-of-memory, device-lost */
   encode(source: PictureSource, options?: { signal?: AbortSignal }): Promise<Picture>;
+  /**
+   * Answers for a video as it plays. Frames that come while one is being worked on are dropped. It ends with the video.
+   * @param prompts a function is asked before every frame
+   * @throws {PMPError} aborted, bad-input, out-of-memory, device-lost
+   */
+  video(video: HTMLVideoElement, prompts: Prompts | (() => Prompts), options?: SegmentOptions): AsyncGenerator<FrameResult, void>;
   report(): Report;
   close(): void;
 }
+
+/** One string a mask; commas join synonyms: "sofa, couch". At most 255. */
+export type Prompts = string | Iterable<string>;
 
 export interface SegmentResult {
   /** One for each prompt, in the same order. */
@@ -168,27 +186,33 @@ export interface SegmentResult {
   height: number;
 }
 
+export interface FrameResult extends SegmentResult {
+  /** The frame's place in the video, in seconds. */
+  time: number;
+  /** How many frames were passed over since the one before, where the browser counts them. */
+  dropped: number;
+}
+
 /** A picture that the model has looked at. */
 export class Picture {
   private constructor();
   readonly width: number;
   readonly height: number;
   /**
-   * @param prompts one string a mask; commas join synonyms: "sofa, couch". At most 255.
    * @throws {PMPError} aborted, bad-input, out-of-memory, device-lost
    */
-  segment(prompts: string | Iterable<string>, options?: SegmentOptions): Promise<SegmentResult>;
+  segment(prompts: Prompts, options?: SegmentOptions): Promise<SegmentResult>;
   /**
    * All mask proposals, one for each query of the mask decoder. A proposal's text is its likeliest prompt, its score how
    * likely that is against the other prompts and void.
    * @throws {PMPError} aborted, bad-input, out-of-memory, device-lost
    */
-  proposals(prompts: string | Iterable<string>, options?: { guided?: boolean; signal?: AbortSignal }): Promise<Mask[]>;
+  proposals(prompts: Prompts, options?: { guided?: boolean; signal?: AbortSignal }): Promise<Mask[]>;
   /**
    * The same masks as one picture, transparent where nothing was found. Where a graphics card has them, they stay there.
    * @throws {PMPError} aborted, bad-input, out-of-memory, device-lost
    */
-  overlay(prompts: string | Iterable<string>, options?: OverlayOptions): Promise<{ bitmap: ImageBitmap; answers: Answer[] }>;
+  overlay(prompts: Prompts, options?: OverlayOptions): Promise<{ bitmap: ImageBitmap; answers: Answer[] }>;
   close(): void;
 }
 

@@ -10,6 +10,7 @@
 import { PMPError, aborted, checkAborted } from "./error.js";
 import { takePicture } from "./source.js";
 import { Mask } from "./mask.js";
+import { frames } from "./video.js";
 
 export { PMPError, Mask };
 
@@ -55,7 +56,9 @@ export class Segmenter {
    * Gets the engine and the weights and prepares them.
    *
    * @param {object} [options]
-   * @param {string|URL} [options.weights] folder with manifest.json, or the manifest itself; default: beside this file
+   * @param {string|URL|FileList|File[]|{manifest: BufferSource|Blob, shards: object}} [options.weights] address of the
+   *   folder with manifest.json, or of the manifest itself; or the folder's files, so that nothing is fetched: a
+   *   FileList, or the manifest's bytes and, by name, those of the files that it lists. Default: beside this file
    * @param {"auto"|"webgpu"|"simd"|"scalar"} [options.device] "auto" takes the fastest that works: the graphics card if
    *   a trial, which is remembered, was right and not slower than the processor
    * @param {number|"auto"} [options.threads] how many threads share the work; "auto" (default) takes what the machine
@@ -80,7 +83,7 @@ export class Segmenter {
     }
     const seg = new Segmenter(KEY);
     try {
-      const args = { weights: manifestURL(weights), device, threads, precision, cache };
+      const args = { weights: weightsOf(weights), device, threads, precision, cache };
       seg.#report.precision = precision;
       const value = await seg.#call("load", args, { signal, onprogress });
       Object.assign(seg.#report.times, value.times);
@@ -141,6 +144,31 @@ export class Segmenter {
     this.#report.counts[what]++;
     Object.assign(this.#report.times, times);
     Object.assign(this.#report.work, work);
+  }
+
+  /**
+   * Answers for a video as it plays: encodes its newest frame, segments it, and takes the then newest one. Frames that
+   * come meanwhile are dropped rather than queued.
+   *
+   * @param {HTMLVideoElement} video
+   * @param {string[]|string|(() => string[]|string)} prompts a function is asked before every frame
+   * @param {object} [options] as for Picture.segment
+   * @returns {AsyncGenerator<SegmentResult & {time: number, dropped: number}>} time is the frame's, in seconds
+   * @throws {PMPError} aborted, bad-input, out-of-memory, device-lost
+   */
+  async *video(video, prompts, options = {}) {
+    const { signal } = options;
+    for await (const frame of frames(video, signal)) {
+      if (!video.videoWidth) continue; // between two sources
+      const picture = await this.encode(video, { signal });
+      let result;
+      try {
+        result = await picture.segment(typeof prompts === "function" ? prompts() : prompts, options);
+      } finally {
+        picture.close();
+      }
+      yield { ...result, ...frame };
+    }
   }
 
   /**
@@ -330,6 +358,27 @@ function paletteOf(colors) {
 
 // Only this module may call the constructors.
 const KEY = Symbol();
+
+/** What the worker takes weights from: {url} of the manifest, or {files}, Blobs by name. */
+function weightsOf(weights) {
+  const wrong = (cause) => new PMPError("bad-input", "weights must be an address, a FileList, or {manifest, shards} with the bytes of manifest.json and, by name, of the files that it lists.", { cause });
+  if (weights === undefined || typeof weights === "string" || weights instanceof URL) return { url: manifestURL(weights) };
+  const named = (list) => [...list].map((file) => [file.name, file]);
+  let entries;
+  try {
+    if (Symbol.iterator in weights) {
+      entries = named(weights);
+    } else {
+      const { manifest, shards } = weights;
+      entries = [["manifest.json", manifest], ...(Symbol.iterator in shards ? named(shards) : Object.entries(shards))];
+    }
+  } catch (e) {
+    throw wrong(e);
+  }
+  const bytes = (v) => v instanceof Blob || v instanceof ArrayBuffer || ArrayBuffer.isView(v);
+  if (!entries.every(([name, v]) => typeof name === "string" && bytes(v))) throw wrong();
+  return { files: Object.fromEntries(entries.map(([name, v]) => [name, v instanceof Blob ? v : new Blob([v])])) };
+}
 
 function manifestURL(weights = new URL(/* @vite-ignore */ "./weights/", import.meta.url)) {
   let url;

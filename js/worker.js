@@ -182,7 +182,7 @@ async function bring(device, { signal, progress }) {
   const time = stopwatch(times);
   progress({ stage: "download", loaded: 0, total: 0 });
   const [manifest, card] = await Promise.all([
-    getManifest(weights, cache, signal),
+    weights.files ? ownManifest(weights.files) : getManifest(weights.url, cache, signal),
     device === "auto" || device === "webgpu" ? findCard({ precision, threads: threadsFor(threads).threads }) : {},
     go ?? startEngine(signal),
   ]);
@@ -192,7 +192,7 @@ async function bring(device, { signal, progress }) {
   const pool = () => (starting ??= startPool(device, threads));
   if (device !== "webgpu" && card.remembered?.device !== "webgpu") pool();
   const files = readManifest(manifest);
-  await getFiles(files, manifest.url, cache, signal, progress);
+  await getFiles(files, weights.files ? ownFile(weights.files) : await fetchedFile(files, manifest.url, cache), signal, progress);
   time("weights");
   checkAborted(signal);
   const total = files.reduce((sum, f) => sum + f.size, 0);
@@ -417,13 +417,8 @@ async function getManifest(url, cache, signal) {
   }
 }
 
-/**
- * Gets all files, a few at a time, and gives each to the engine as soon as it is there.
- * A file that was checked is kept in the cache, so that a broken download goes on
- * with the files that are missing.
- */
-async function getFiles(files, base, cache, signal, progress) {
-  const store = await openCache(cache);
+/** Gets all files, a few at a time, by a function that gives each to the engine as soon as it is there. */
+async function getFiles(files, getFile, signal, progress) {
   const total = files.reduce((sum, f) => sum + f.size, 0);
   const loaded = new Map();
   let told = 0;
@@ -437,7 +432,7 @@ async function getFiles(files, base, cache, signal, progress) {
   const all = AbortSignal.any ? AbortSignal.any([signal, stop.signal]) : signal;
   const waiting = [...files];
   const one = async () => {
-    for (let file; (file = waiting.shift()); ) await getFile(file, base, store, all, (n) => tell(file, n));
+    for (let file; (file = waiting.shift()); ) await getFile(file, all, (n) => tell(file, n));
   };
   try {
     await Promise.all(Array.from({ length: DOWNLOADS }, one));
@@ -447,7 +442,32 @@ async function getFiles(files, base, cache, signal, progress) {
     checkAborted(signal);
     throw e;
   }
+}
+
+/** Files that the page gave. */
+async function ownManifest(files) {
+  const file = files["manifest.json"];
+  if (!file) throw new PMPError("bad-input", "There is no manifest.json among the weights. Give all files of their folder.");
+  return { url: "manifest.json", bytes: new Uint8Array(await file.arrayBuffer()) };
+}
+
+function ownFile(files) {
+  return async (file, signal, tell) => {
+    const own = files[file.name];
+    if (!own) throw new PMPError("bad-input", `${file.name}, which the manifest lists, is not among the weights. Give all files of their folder.`);
+    await body(file, new Response(own), signal, tell);
+    engine("add", file.name);
+  };
+}
+
+/**
+ * Files from a host. One that was checked is kept in the cache, so that a broken download goes on with those that are
+ * missing; those of older versions are dropped.
+ */
+async function fetchedFile(files, base, cache) {
+  const store = await openCache(cache);
   tidy(store, base, files);
+  return (file, signal, tell) => getFile(file, base, store, signal, tell);
 }
 
 async function getFile(file, base, store, signal, tell) {

@@ -181,6 +181,30 @@ test("without SIMD pure Go runs, and says why", async () => {
   same(e.code, "unsupported", "code when only SIMD will do");
 });
 
+test("weights that the page has", async () => {
+  const folder = new URL("../pmp/weights/", location.href);
+  const manifest = await (await fetch(new URL("manifest.json", folder))).arrayBuffer();
+  const names = JSON.parse(new TextDecoder().decode(manifest)).shards.map((s) => s.file);
+  const files = await Promise.all(names.map(async (n) => new File([await blobOf(new URL(n, folder))], n)));
+  const shards = Object.fromEntries(await Promise.all(files.map(async (f) => [f.name, new Uint8Array(await f.arrayBuffer())])));
+  const want = await (await (await segmenter()).encode(PNG)).segment(["cat"]);
+  for (const weights of [{ manifest, shards }, { manifest: new Blob([manifest]), shards: files }, [...files, new File([manifest], "manifest.json")]]) {
+    const seen = [];
+    await withOwn({ weights, onprogress: (p) => seen.push(p.stage) }, async (seg) => {
+      const got = await (await seg.encode(PNG)).segment(["cat"]);
+      same(got.masks[0].rle(), want.masks[0].rle(), "mask");
+      check(seen.includes("download") && seen.at(-1) === "ready", "progress");
+    });
+  }
+  await fails(Segmenter.load({ weights: files }), "bad-input", /no manifest\.json/);
+  await fails(Segmenter.load({ weights: { manifest, shards: files.slice(1) } }), "bad-input", new RegExp(names[0].replaceAll(".", "\\.")));
+  await fails(Segmenter.load({ weights: { manifest, shards: { ...shards, [names.at(-1)]: shards[names.at(-1)].slice(1) } } }), "integrity");
+  const bad = shards[names.at(-1)].slice();
+  bad[bad.length >> 1] ^= 1;
+  await fails(Segmenter.load({ weights: { manifest, shards: { ...shards, [names.at(-1)]: bad } } }), "integrity");
+  for (const weights of [7, null, {}, { manifest }, { manifest: "text", shards }, ["text"]]) await fails(Segmenter.load({ weights }), "bad-input", /weights must be/);
+});
+
 test("load can be stopped", async () => {
   await fails(Segmenter.load({ signal: AbortSignal.abort() }), "aborted");
   const controller = new AbortController();
@@ -377,6 +401,57 @@ test("proposals, with the words and without", async () => {
   await fails(picture.proposals([]), "bad-input");
   picture.close();
   await fails(picture.proposals(["cat"]), "bad-input", /closed/);
+});
+
+test("a video is answered frame by frame, without a queue", async () => {
+  const seg = await segmenter();
+  const canvas = await canvasOf(PHOTO);
+  const context = canvas.getContext("2d");
+  const video = document.createElement("video");
+  Object.assign(video, { muted: true, playsInline: true });
+  const stream = canvas.captureStream(60);
+  video.srcObject = stream;
+  let drawn = 0;
+  const timer = setInterval(() => {
+    context.fillStyle = `rgb(${drawn % 256} 0 0)`;
+    context.fillRect(0, 0, 8, 8); // a new frame
+    drawn++;
+  }, 10);
+  try {
+    await video.play();
+    const open = seg.report().counts;
+    let n = 0, dropped = 0, width = 0;
+    const words = [["cat"], ["dog", "cat"]];
+    for await (const r of seg.video(video, () => words[n % 2])) {
+      same(r.masks.map((m) => m.text), words[n % 2], "prompts of this frame");
+      if (n < 3) check(r.masks.at(-1).present, "the cat is in the frame");
+      check(n < 3 ? r.width === 451 : [451, 200].includes(r.width), `the frame's sides: ${r.width}×${r.height}`);
+      check(typeof r.time === "number", "time");
+      dropped += r.dropped;
+      width = r.width;
+      if (++n === 3) Object.assign(canvas, { width: 200, height: 160 }); // and what was drawn is gone
+      if (n === 3) context.drawImage(await createImageBitmap(await blobOf(PHOTO)), 0, 0, 200, 160);
+      if (n >= 4 && width === 200) break;
+      check(n < 100, "the new size is seen");
+    }
+    check(seg.report().counts.encode - open.encode === n, "one encoding an answer");
+    const stop = new AbortController();
+    let seen = 0;
+    await fails((async () => {
+      for await (const _ of seg.video(video, "cat", { signal: stop.signal })) if (++seen === 2) stop.abort();
+    })(), "aborted");
+    clearInterval(timer);
+    // Without new frames it waits, and can still be stopped.
+    const late = new AbortController();
+    setTimeout(() => late.abort(), 600);
+    await fails((async () => { for await (const _ of seg.video(video, "cat", { signal: late.signal })); })(), "aborted");
+    await fails((async () => { for await (const _ of seg.video(canvas, "cat")); })(), "bad-input", /<video>/);
+    await fails((async () => { for await (const _ of seg.video(video, [])); })(), "bad-input");
+    return { dropped };
+  } finally {
+    clearInterval(timer);
+    for (const t of stream.getTracks()) t.stop();
+  }
 });
 
 test("calls wait for each other", async () => {
