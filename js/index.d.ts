@@ -35,6 +35,8 @@ export type PictureSource =
   | URL
   | Blob
   | ImageData
+  /** RGBA, row by row: width × height × 4 bytes. In Node this is the only source. */
+  | { data: Uint8Array | Uint8ClampedArray; width: number; height: number }
   | ImageBitmap
   | HTMLImageElement
   | HTMLCanvasElement

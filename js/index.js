@@ -10,6 +10,7 @@
 import { PMPError, aborted, checkAborted } from "./error.js";
 import { takePicture } from "./source.js";
 import { Mask } from "./mask.js";
+import { elsewhere, workerFrom } from "./threads.js";
 import { frames } from "./video.js";
 
 export { PMPError, Mask };
@@ -32,10 +33,10 @@ export class Segmenter {
   #report = { device: "", precision: "", threads: 1, reasons: [], features: [], memory: { engine: 0, kernels: 0 }, weights: 0, times: {}, work: {}, counts: { encode: 0, segment: 0 } };
 
   /** Use Segmenter.load(). */
-  constructor(key) {
+  constructor(key, start) {
     if (key !== KEY) throw new TypeError("A Segmenter is made by: await Segmenter.load()");
     try {
-      this.#worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+      this.#worker = start();
     } catch (e) {
       throw new PMPError("unsupported", `The browser did not start a worker (${e.message}). Serve this package from the page's own origin, and allow worker-src 'self'.`, { cause: e });
     }
@@ -81,7 +82,9 @@ export class Segmenter {
     if (!["int8", "f32"].includes(precision)) {
       throw new PMPError("bad-input", `There is no precision "${precision}"; take "int8" or "f32".`);
     }
-    const seg = new Segmenter(KEY);
+    const start = await workerStarter();
+    checkAborted(signal);
+    const seg = new Segmenter(KEY, start);
     try {
       const args = { weights: weightsOf(weights), device, threads, precision, cache };
       seg.#report.precision = precision;
@@ -358,6 +361,19 @@ function paletteOf(colors) {
 
 // Only this module may call the constructors.
 const KEY = Symbol();
+
+/** Bundlers look for exactly this expression; Node, which has no Worker, takes another way that they must not follow. */
+async function workerStarter() {
+  const worker = "worker.js";
+  if (typeof Worker === "function" || !globalThis.process?.versions?.node) {
+    return elsewhere(import.meta.url)
+      ? () => workerFrom(new URL(worker, import.meta.url))
+      : () => new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+  }
+  const node = "./node.js";
+  const { NodeWorker } = await import(/* @vite-ignore */ /* webpackIgnore: true */ node);
+  return () => new NodeWorker(new URL(worker, import.meta.url));
+}
 
 /** What the worker takes weights from: {url} of the manifest, or {files}, Blobs by name. */
 function weightsOf(weights) {

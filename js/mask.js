@@ -1,3 +1,5 @@
+import { PMPError } from "./error.js";
+
 /**
  * One answer: where in the picture a prompt's thing is. It holds run lengths, not pixels, and
  * needs neither the picture nor the Segmenter any more.
@@ -80,6 +82,7 @@ export class Mask {
    * @returns {ImageData}
    */
   toImageData({ color = [255, 255, 255] } = {}) {
+    if (typeof ImageData !== "function") throw new PMPError("unsupported", "Node has no ImageData; take toBytes(), rle() or polygons().");
     const image = new ImageData(this.width, this.height);
     // The same four bytes as one number, whatever the machine's byte order.
     const word = new Uint32Array(new Uint8ClampedArray([color[0], color[1], color[2], color[3] ?? 255]).buffer)[0];

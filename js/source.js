@@ -10,17 +10,20 @@ const MAX_PIXELS = 50e6;
  * @returns {Promise<{args: {width: number, height: number, bitmap?: ImageBitmap, pixels?: Uint8Array}, transfer: Transferable[]}>}
  */
 export async function takePicture(source, signal) {
-  if (typeof source === "string" || source instanceof URL) source = await download(source, signal);
-  if (source instanceof ImageData) {
-    checkSize(source.width, source.height);
-    // The page keeps its own pixels, so the worker gets a copy. An ImageData has the colours of its own space.
-    if (!source.colorSpace || source.colorSpace === "srgb") {
-      if (source.data instanceof Uint8ClampedArray) {
-        const pixels = new Uint8Array(source.data);
-        return { args: { pixels, width: source.width, height: source.height }, transfer: [pixels.buffer] };
-      }
+  // An ImageData has the colours of its own space, and may have larger numbers; such a one goes through a canvas.
+  if ((source?.data instanceof Uint8ClampedArray || source?.data instanceof Uint8Array) && (source.colorSpace ?? "srgb") === "srgb") {
+    const { width, height, data } = source;
+    checkSize(width, height);
+    if (data.length !== 4 * width * height) {
+      throw new PMPError("bad-input", `${width}×${height} pixels of RGBA have ${4 * width * height} bytes, not ${data.length}.`);
     }
+    const pixels = new Uint8Array(data); // the page keeps its own
+    return { args: { pixels, width, height }, transfer: [pixels.buffer] };
   }
+  if (typeof createImageBitmap !== "function") {
+    throw new PMPError("unsupported", "Node cannot decode pictures. Decode it with a package such as sharp or jimp, and give encode its pixels: {data, width, height}, RGBA.");
+  }
+  if (typeof source === "string" || source instanceof URL) source = await download(source, signal);
   const bitmap = await toBitmap(source);
   const { width, height } = bitmap;
   try {
@@ -85,7 +88,7 @@ async function toBitmap(source) {
     checkSize(source.width, source.height);
   } else {
     const got = source === null ? "null" : source?.constructor?.name ?? typeof source;
-    throw new PMPError("bad-input", `encode takes an <img>, <canvas>, <video>, ImageBitmap, ImageData, Blob, File, VideoFrame, OffscreenCanvas or a URL, not ${got}.`);
+    throw new PMPError("bad-input", `encode takes an <img>, <canvas>, <video>, ImageBitmap, ImageData, {data, width, height}, Blob, File, VideoFrame, OffscreenCanvas or a URL, not ${got}.`);
   }
   try {
     // A frame goes to the worker as it is, which may leave it on the graphics card. Its sides are those that are shown.
@@ -130,6 +133,7 @@ function endsEarly(bytes) {
 }
 
 function checkSize(width, height) {
+  if (!(Number.isInteger(width) && Number.isInteger(height))) throw new PMPError("bad-input", `The picture's sides must be whole numbers, not ${width} and ${height}.`);
   if (!(width > 0 && height > 0)) throw new PMPError("bad-input", `The picture is empty (${width}×${height} pixels).`);
   if (width * height > MAX_PIXELS) {
     throw new PMPError("bad-input", `The picture has ${width}×${height} pixels, more than ${MAX_PIXELS / 1e6} million. Scale it down first, for example with createImageBitmap(file, {resizeWidth: 4000}).`);

@@ -41,6 +41,20 @@ function phone() {
   return navigator.userAgentData?.mobile ?? /Android|iPhone|iPad|Mobile/.test(navigator.userAgent);
 }
 
+/** Whether a module comes from another host than the page, such as a CDN, whose files browsers do not start as workers. */
+export function elsewhere(module) {
+  const { protocol, origin } = new URL(module);
+  return /^https?:$/.test(protocol) && /^https?:/.test(globalThis.location?.origin) && origin !== location.origin;
+}
+
+/** A worker that imports a file of another host, which that must allow by CORS. The page's policy must allow blob: workers. */
+export function workerFrom(url) {
+  const own = URL.createObjectURL(new Blob([`import ${JSON.stringify(url)};`], { type: "text/javascript" }));
+  const worker = new Worker(own, { type: "module" });
+  setTimeout(() => URL.revokeObjectURL(own), 60_000);
+  return worker;
+}
+
 /**
  * Starts threads.
  *
@@ -83,7 +97,10 @@ function sharedMemory() {
 
 function startOne(workers, message) {
   return new Promise((resolve, reject) => {
-    const worker = new Worker(new URL("./kernel-worker.js", import.meta.url), { type: "module" });
+    const name = "kernel-worker.js";
+    const worker = elsewhere(import.meta.url)
+      ? workerFrom(new URL(name, import.meta.url))
+      : new Worker(new URL("./kernel-worker.js", import.meta.url), { type: "module" });
     workers.push(worker);
     const timer = setTimeout(() => reject(new Error(`a thread did not answer within ${START / 1000} s`)), START);
     worker.onmessage = ({ data }) => {

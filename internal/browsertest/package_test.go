@@ -1,0 +1,250 @@
+package browsertest
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/pmp-seg/pmp/internal/photo"
+)
+
+// The npm package as people get it: packed, unpacked into node_modules, and taken from there by Node, by pages without a
+// bundler, and by bundlers.
+
+// bundlers are the versions that are installed for these tests, once, into the user's cache.
+var bundlers = []string{"vite@8.3.8", "webpack@5.112.2", "webpack-cli@7.3.1", "rollup@4.68.8", "@rollup/plugin-node-resolve@16.0.3", "esbuild@0.28.2", "typescript@5.9.3"}
+
+// app is a folder with the packed package in its node_modules.
+func app(t *testing.T) string {
+	site(t)
+	npm := need(t, "npm")
+	dir := t.TempDir()
+	out, err := exec.Command(npm, "pack", "--silent", "--pack-destination", dir, filepath.Join(root, "dist/npm")).Output()
+	if err != nil {
+		t.Fatalf("npm pack: %v\n%s", err, out)
+	}
+	to := filepath.Join(dir, "node_modules/pmp-segment")
+	mkdir(t, to)
+	run(t, dir, "tar", "xzf", strings.TrimSpace(string(out)), "-C", to, "--strip-components", "1")
+	for _, f := range []string{"main.js", "node.js"} {
+		copyFile(t, filepath.Join(root, "js/test/package", f), filepath.Join(dir, f))
+	}
+	write(t, filepath.Join(dir, "package.json"), `{"type": "module", "private": true}`)
+	return dir
+}
+
+// need finds a program. One that is missing is a failure where browsers are needed.
+func need(t *testing.T, program string) string {
+	path, err := exec.LookPath(program)
+	if err != nil {
+		if needed {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	return path
+}
+
+func mkdir(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func write(t *testing.T, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(name, []byte(text), 0o666); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	data, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, to, string(data))
+}
+
+// run runs a program in a folder. What it prints is shown if it fails.
+func run(t *testing.T, dir, program string, args ...string) []byte {
+	t.Helper()
+	cmd := exec.Command(program, args...)
+	cmd.Dir = dir
+	var errors bytes.Buffer
+	cmd.Stderr = &errors
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s%s", program, strings.Join(args, " "), err, out, &errors)
+	}
+	return out
+}
+
+func TestNode(t *testing.T) {
+	node := need(t, "node")
+	dir := app(t)
+	img, err := photo.Read(filepath.Join(root, "dist/site/examples/cat.jpg"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	width, height := img.Rect.Dx(), img.Rect.Dy()
+	pixels := filepath.Join(dir, "pixels")
+	write(t, pixels, string(img.Pix))
+	var got struct {
+		Stages, Errors []string
+		Labelled       int
+		Answer         json.RawMessage
+	}
+	out := run(t, dir, node, "node.js", pixels, strconv.Itoa(width), strconv.Itoa(height))
+	if err := json.Unmarshal(out, &got); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	checkData(t, newTestServer(t, site(t), ""), got.Answer)
+	if want := []string{"download", "prepare", "ready"}; !slices.Equal(got.Stages, want) {
+		t.Errorf("stages %v, want %v", got.Stages, want)
+	}
+	if want := []string{"unsupported", "bad-input", "aborted", "network", "aborted"}; !slices.Equal(got.Errors, want) {
+		t.Errorf("errors %v, want %v", got.Errors, want)
+	}
+	if got.Labelled != width*height {
+		t.Errorf("%d labels of %d×%d pixels", got.Labelled, width, height)
+	}
+}
+
+const plainHTML = `<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>App</title>`
+
+// TestPackage builds the app in every way and opens it.
+func TestPackage(t *testing.T) {
+	if _, err := chromium.path(); err != nil {
+		if needed {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	dir := app(t)
+	open := func(name string, b browser, mode string, build func(t *testing.T, dist string, s *testServer)) {
+		t.Run(name, func(t *testing.T) {
+			dist := filepath.Join(dir, "dist-"+strings.ReplaceAll(name, " ", "-"))
+			mkdir(t, dist)
+			s := newTestServer(t, site(t), dist)
+			build(t, dist, s)
+			printed, finished, err := s.run(b, "/"+mode+"/test/index.html")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !finished {
+				t.Fatalf("no end\n%s\n%s", s.log(), printed)
+			}
+			for _, r := range s.results {
+				switch {
+				case r.Error != "":
+					t.Error(r.Error)
+				case len(r.Data) > 0:
+					checkData(t, s, r.Data)
+				}
+			}
+		})
+	}
+	packed := filepath.Join(dir, "node_modules/pmp-segment")
+	link := func(t *testing.T, from, to string) {
+		t.Helper()
+		if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	importMap := func(address string) string {
+		return plainHTML + `<script type="importmap">{"imports": {"pmp-segment": "` + address + `"}}</script><script type="module" src="main.js"></script>`
+	}
+	for _, b := range []browser{chromium, firefox} {
+		open("no bundler, import map, "+b.name, b, "cors", func(t *testing.T, dist string, s *testServer) {
+			link(t, packed, filepath.Join(dist, "lib"))
+			copyFile(t, filepath.Join(dir, "main.js"), filepath.Join(dist, "main.js"))
+			write(t, filepath.Join(dist, "index.html"), importMap("./lib/index.js"))
+		})
+		// A page of one host that takes the package from another, which allows that by CORS.
+		open("from a CDN, "+b.name, b, "cors", func(t *testing.T, dist string, s *testServer) {
+			copyFile(t, filepath.Join(dir, "main.js"), filepath.Join(dist, "main.js"))
+			cdn := strings.Replace(s.URL, "127.0.0.1", "localhost", 1) + "/cors/pmp/index.js"
+			write(t, filepath.Join(dist, "index.html"), importMap(cdn))
+		})
+	}
+
+	tools := installed(t)
+	if tools == "" {
+		return
+	}
+	bin := func(name string) string { return filepath.Join(tools, "node_modules/.bin", name) }
+	page := func(t *testing.T, file, script, weights string) {
+		t.Helper()
+		html := strings.Replace(plainHTML, "<!doctype html>", `<!doctype html><html data-weights="`+weights+`">`, 1)
+		write(t, file, html+`<script type="module" src="`+script+`"></script>`)
+	}
+	open("Vite", chromium, "strict", func(t *testing.T, dist string, s *testServer) {
+		src := filepath.Join(dir, "vite")
+		mkdir(t, filepath.Join(src, "public"))
+		link(t, filepath.Join(packed, "weights"), filepath.Join(src, "public/weights"))
+		copyFile(t, filepath.Join(dir, "main.js"), filepath.Join(src, "main.js"))
+		page(t, filepath.Join(src, "index.html"), "./main.js", "weights/")
+		run(t, dir, bin("vite"), "build", src, "--base", "./", "--outDir", dist, "--emptyOutDir", "--logLevel", "error")
+	})
+	open("webpack", chromium, "strict", func(t *testing.T, dist string, s *testServer) {
+		link(t, filepath.Join(packed, "weights"), filepath.Join(dist, "weights"))
+		page(t, filepath.Join(dist, "index.html"), "main.js", "weights/")
+		run(t, dir, bin("webpack"), "--mode", "production", "--entry", "./main.js", "--output-path", dist)
+	})
+	// These two leave the addresses of workers as they are, so the package's files are copied beside the bundle.
+	for name, bundle := range map[string]func(t *testing.T, dist string){
+		"esbuild": func(t *testing.T, dist string) {
+			run(t, dir, bin("esbuild"), "main.js", "--bundle", "--format=esm", "--minify", "--outfile="+dist+"/main.js", "--log-level=warning")
+		},
+		"Rollup": func(t *testing.T, dist string) {
+			run(t, dir, bin("rollup"), "main.js", "--format", "es", "--file", dist+"/main.js", "--plugin", filepath.Join(tools, "node_modules/@rollup/plugin-node-resolve/dist/es/index.js"), "--silent")
+		},
+	} {
+		open(name, chromium, "strict", func(t *testing.T, dist string, s *testServer) {
+			link(t, packed, dist)
+			bundle(t, dist)
+			page(t, filepath.Join(dist, "index.html"), "main.js", "")
+		})
+	}
+}
+
+var tools = sync.OnceValues(func() (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(cache, "pmp/bundlers")
+	want := strings.Join(bundlers, "\n")
+	if have, _ := os.ReadFile(filepath.Join(dir, "versions")); string(have) == want {
+		return dir, nil
+	}
+	args := append([]string{"install", "--silent", "--no-audit", "--no-fund", "--no-save", "--prefix", dir}, bundlers...)
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return "", err
+	}
+	if err := exec.Command("npm", args...).Run(); err != nil {
+		return "", err
+	}
+	return dir, os.WriteFile(filepath.Join(dir, "versions"), []byte(want), 0o666)
+})
+
+// installed is the folder with the bundlers, or empty if npm could not get them.
+func installed(t *testing.T) string {
+	dir, err := tools()
+	if err != nil {
+		t.Logf("bundlers are left out: npm could not install them (%v)", err)
+		return ""
+	}
+	return dir
+}
