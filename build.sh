@@ -199,6 +199,9 @@ run_tests() {
 		tests "Run it alone: go test -v -run $b ./internal/browsertest (PMP_ONLY=word runs some of its tests; PMP_SKIP_BROWSERS=1 leaves browsers out)" \
 			env PMP_NEED_BROWSERS=1 go test -count=1 -timeout 15m -run "$b" ./internal/browsertest
 	done
+	step "npm package, packed"
+	tests "Run it alone: go test -v -run 'Node|Types|Package' ./internal/browsertest" \
+		env PMP_NEED_BROWSERS=1 go test -count=1 -run 'TestNode|TestTypes|TestPackage' ./internal/browsertest
 	step "WebGPU on a software card"
 	tests "Run it alone: go test -v -run WebGPU ./internal/browsertest (PMP_ONLY=word runs some of its tests)" \
 		env PMP_NEED_BROWSERS=1 go test -count=1 -timeout 40m -run WebGPU ./internal/browsertest

@@ -57,7 +57,8 @@ export interface Progress {
 export type WeightFiles =
   | FileList
   | Iterable<File>
-  | { manifest: BufferSource | Blob; shards: Iterable<File> | Record<string, BufferSource | Blob> };
+  | { manifest: Bytes; shards: Iterable<File> | Record<string, Bytes> };
+export type Bytes = ArrayBuffer | ArrayBufferView | Blob;
 
 export interface LoadOptions {
   /**

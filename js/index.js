@@ -393,7 +393,8 @@ function weightsOf(weights) {
   }
   const bytes = (v) => v instanceof Blob || v instanceof ArrayBuffer || ArrayBuffer.isView(v);
   if (!entries.every(([name, v]) => typeof name === "string" && bytes(v))) throw wrong();
-  return { files: Object.fromEntries(entries.map(([name, v]) => [name, v instanceof Blob ? v : new Blob([v])])) };
+  const blob = (v) => new Blob([ArrayBuffer.isView(v) ? new Uint8Array(v.buffer, v.byteOffset, v.byteLength).slice() : v]); // shared memory, too
+  return { files: Object.fromEntries(entries.map(([name, v]) => [name, v instanceof Blob ? v : blob(v)])) };
 }
 
 function manifestURL(weights = new URL(/* @vite-ignore */ "./weights/", import.meta.url)) {

@@ -1,15 +1,19 @@
 package browsertest
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/pmp-seg/pmp/internal/photo"
@@ -120,6 +124,21 @@ func TestNode(t *testing.T) {
 	}
 }
 
+// TestTypes compiles what the package's types allow; what they refuse is marked there.
+func TestTypes(t *testing.T) {
+	need(t, "node")
+	dir, tools := app(t), installed(t)
+	if tools == "" {
+		t.Skip("TypeScript is not installed")
+	}
+	copyFile(t, filepath.Join(root, "js/test/package/types.ts"), filepath.Join(dir, "types.ts"))
+	for _, resolution := range []string{"bundler", "nodenext"} {
+		module := map[string]string{"bundler": "esnext", "nodenext": "nodenext"}[resolution]
+		run(t, dir, filepath.Join(tools, "node_modules/.bin/tsc"), "--noEmit", "--strict", "--target", "es2022", "--lib", "es2022,dom,dom.iterable,esnext.disposable",
+			"--module", module, "--moduleResolution", resolution, "types.ts")
+	}
+}
+
 const plainHTML = `<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>App</title>`
 
 // TestPackage builds the app in every way and opens it.
@@ -131,13 +150,12 @@ func TestPackage(t *testing.T) {
 		t.Skip(err)
 	}
 	dir := app(t)
-	open := func(name string, b browser, mode string, build func(t *testing.T, dist string, s *testServer)) {
+	at := func(name string, b browser, build func(t *testing.T, dist string, s *testServer) (address string)) {
 		t.Run(name, func(t *testing.T) {
 			dist := filepath.Join(dir, "dist-"+strings.ReplaceAll(name, " ", "-"))
 			mkdir(t, dist)
 			s := newTestServer(t, site(t), dist)
-			build(t, dist, s)
-			printed, finished, err := s.run(b, "/"+mode+"/test/index.html")
+			printed, finished, err := s.run(b, build(t, dist, s))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -152,6 +170,12 @@ func TestPackage(t *testing.T) {
 					checkData(t, s, r.Data)
 				}
 			}
+		})
+	}
+	open := func(name string, b browser, mode string, build func(t *testing.T, dist string, s *testServer)) {
+		at(name, b, func(t *testing.T, dist string, s *testServer) string {
+			build(t, dist, s)
+			return "/" + mode + "/test/index.html"
 		})
 	}
 	packed := filepath.Join(dir, "node_modules/pmp-segment")
@@ -189,12 +213,24 @@ func TestPackage(t *testing.T) {
 		html := strings.Replace(plainHTML, "<!doctype html>", `<!doctype html><html data-weights="`+weights+`">`, 1)
 		write(t, file, html+`<script type="module" src="`+script+`"></script>`)
 	}
-	open("Vite", chromium, "strict", func(t *testing.T, dist string, s *testServer) {
-		src := filepath.Join(dir, "vite")
+	vite := func(t *testing.T) (src string) {
+		src = filepath.Join(dir, "vite")
+		if err := os.RemoveAll(src); err != nil {
+			t.Fatal(err)
+		}
 		mkdir(t, filepath.Join(src, "public"))
 		link(t, filepath.Join(packed, "weights"), filepath.Join(src, "public/weights"))
 		copyFile(t, filepath.Join(dir, "main.js"), filepath.Join(src, "main.js"))
 		page(t, filepath.Join(src, "index.html"), "./main.js", "weights/")
+		return src
+	}
+	at("Vite's own server", chromium, func(t *testing.T, dist string, s *testServer) string {
+		src := vite(t)
+		write(t, filepath.Join(src, "vite.config.js"), `export default { server: { proxy: { "/report": "`+s.URL+`", "/strict": "`+s.URL+`" } } }`)
+		return started(t, src, bin("vite"), "--port", "0")
+	})
+	open("Vite", chromium, "strict", func(t *testing.T, dist string, s *testServer) {
+		src := vite(t)
 		run(t, dir, bin("vite"), "build", src, "--base", "./", "--outDir", dist, "--emptyOutDir", "--logLevel", "error")
 	})
 	open("webpack", chromium, "strict", func(t *testing.T, dist string, s *testServer) {
@@ -217,6 +253,34 @@ func TestPackage(t *testing.T) {
 			page(t, filepath.Join(dist, "index.html"), "main.js", "")
 		})
 	}
+}
+
+// started starts a server, which prints its address, and ends it with the test.
+func started(t *testing.T, dir, program string, args ...string) (address string) {
+	cmd := exec.Command(program, args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "NO_COLOR=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		cmd.Wait()
+	})
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		if address = regexp.MustCompile(`http://\S+`).FindString(lines.Text()); address != "" {
+			go io.Copy(io.Discard, out)
+			return address
+		}
+	}
+	t.Fatalf("%s ended without an address", program)
+	return ""
 }
 
 var tools = sync.OnceValues(func() (string, error) {

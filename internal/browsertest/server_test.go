@@ -63,11 +63,14 @@ type result struct {
 	Browser string          `json:"browser"`
 }
 
-// run opens a page of the server in a browser and waits until it reports that it has finished, or
+// run opens a page, of the server unless it is a whole address, in a browser and waits until it reports that it has finished, or
 // for as long as the browser's patience. It returns what the browser printed.
 func (s *testServer) run(b browser, page string) (printed string, finished bool, err error) {
 	s.mu.Lock()
-	group, stop, err := b.start(s.URL + page)
+	if !strings.HasPrefix(page, "http") {
+		page = s.URL + page
+	}
+	group, stop, err := b.start(page)
 	s.group = group
 	s.mu.Unlock()
 	if err != nil {
