@@ -70,6 +70,7 @@ async function answer() {
     if (asked.length) {
       const { masks, labelMap } = await mine.encoded.segment(asked.map((w) => w.text), { signal });
       asked.forEach((w, i) => (w.mask = masks[i]));
+      mine.labels = { map: labelMap, words: asked };
       await Promise.all(asked.map(async (w, i) => (w.layers = w.mask.area ? await layersOf(w, labelMap, i) : null)));
       if (signal.aborted) return;
     }
@@ -212,20 +213,21 @@ function chipOf(w) {
 function removeWord(w) {
   words = words.filter((v) => v !== w);
   w.item.remove();
-  if (pinned === w) pinned = null;
+  if (pinned === w) pin(null);
   if (only === w) only = null;
   ask();
 }
 
 function pin(w) {
   pinned = only = w;
+  offer(w);
   for (const v of words) v.item.querySelector(".name").setAttribute("aria-pressed", String(v === w));
   draw();
 }
 
 function setWords(list) {
   words = [];
-  only = pinned = null;
+  pin(null);
   chips.replaceChildren();
   list.forEach(addWord);
 }
@@ -240,6 +242,85 @@ word.addEventListener("keydown", (e) => {
 });
 $("form").addEventListener("click", (e) => e.target === e.currentTarget && word.focus());
 for (const b of document.querySelectorAll("[data-add]")) b.addEventListener("click", () => addWord(b.dataset.add) && ask());
+
+/** The word whose mask lies under the pointer. */
+function wordAt({ clientX, clientY }) {
+  if (!current?.labels || view !== "masks") return null;
+  const { map, words: asked } = current.labels;
+  const area = stage.getBoundingClientRect(), [left, top, w, h] = fit(area.width, area.height);
+  const { width, height } = current.encoded;
+  const x = Math.floor(((clientX - area.left - left) / w) * width), y = Math.floor(((clientY - area.top - top) / h) * height);
+  const found = x >= 0 && y >= 0 && x < width && y < height ? asked[map[y * width + x]] : null;
+  return words.includes(found) ? found : null;
+}
+
+stage.addEventListener("pointermove", (e) => {
+  const w = e.pointerType === "mouse" ? wordAt(e) : null;
+  stage.classList.toggle("pointing", !!w);
+  if (pinned || only === w) return;
+  only = w;
+  draw();
+});
+stage.addEventListener("pointerleave", () => {
+  if (only === pinned) return;
+  only = pinned;
+  draw();
+});
+stage.addEventListener("click", (e) => {
+  const w = wordAt(e);
+  pin(w === pinned ? null : w);
+});
+
+// ---------------------------------------------------------------------------
+// What one can take along
+
+/** Offers a word's mask in several forms. */
+function offer(w) {
+  $("take").hidden = !w?.mask?.area;
+  if (w) $("take-word").textContent = w.text.split(",")[0];
+  $("take-done").textContent = "";
+}
+
+/** The chosen form of the pinned word's mask, as a file. */
+async function taken() {
+  const { mask, text } = pinned, name = text.split(",")[0].replace(/[^\p{L}\p{N}]+/gu, "-");
+  const { width, height, score, bbox, area } = mask;
+  const json = (what) => new File([JSON.stringify({ text, score, width, height, bbox, area, ...what })], `${name}.json`, { type: "application/json" });
+  switch ($("take-form").value) {
+    case "polygons": return json({ polygons: mask.polygons() });
+    case "rle": return json({ rle: mask.rle() });
+    case "mask": return new File([await mask.toBlob()], `${name}-mask.png`, { type: "image/png" });
+  }
+  const context = layer(width, height);
+  context.drawImage(await mask.toImageBitmap(), 0, 0);
+  context.globalCompositeOperation = "source-in";
+  context.drawImage(photo, 0, 0, width, height);
+  const [x, y, w, h] = bbox, cut = layer(w, h);
+  cut.drawImage(context.canvas, -x, -y);
+  return new File([await new Promise((done) => cut.canvas.toBlob(done, "image/png"))], `${name}.png`, { type: "image/png" });
+}
+
+$("take-save").addEventListener("click", async () => download(await taken()));
+$("take-copy").addEventListener("click", async () => {
+  const file = await taken(), done = $("take-done");
+  try {
+    if (file.type === "image/png") await navigator.clipboard.write([new ClipboardItem({ [file.type]: file })]);
+    else await navigator.clipboard.writeText(await file.text());
+    done.textContent = "Copied.";
+  } catch {
+    download(file); // this browser copies no pictures
+    done.textContent = "Downloaded, since this browser does not let the page copy it.";
+  }
+  done.classList.remove("hidden");
+});
+
+function download(file) {
+  const link = document.createElement("a");
+  link.download = file.name;
+  link.href = URL.createObjectURL(file);
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
 
 // ---------------------------------------------------------------------------
 // Pictures
@@ -293,6 +374,52 @@ document.addEventListener("paste", (e) => {
     own(file);
   }
 });
+for (const b of document.querySelectorAll("[data-close]")) b.addEventListener("click", () => b.closest("dialog").close());
+
+// A camera: phones have their own for files, so this is for the rest.
+// Chromium lays a page out before its style is there if a <video> stands in it, so this one comes later.
+const finder = Object.assign(document.createElement("video"), { muted: true, playsInline: true });
+$("camera-dialog").prepend(finder);
+$("camera").addEventListener("click", async () => {
+  try {
+    finder.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment", width: { ideal: 1280 } } });
+    $("camera-dialog").showModal();
+    await finder.play();
+  } catch (e) {
+    wrong(new Error(`The camera cannot be used (${e.message ?? e.name}). Allow it in the browser's settings, or pick a photo`));
+  }
+});
+$("camera-dialog").addEventListener("close", () => {
+  for (const track of finder.srcObject?.getTracks() ?? []) track.stop();
+  finder.srcObject = null;
+});
+$("shoot").addEventListener("click", async () => {
+  if (!finder.videoWidth) return;
+  const context = layer(finder.videoWidth, finder.videoHeight);
+  context.drawImage(finder, 0, 0);
+  $("camera-dialog").close();
+  own(new File([await new Promise((done) => context.canvas.toBlob(done, "image/jpeg", 0.95))], "camera.jpg"));
+});
+
+$("address").addEventListener("click", () => $("address-dialog").showModal());
+$("address-form").addEventListener("submit", () => fromAddress($("address-text").value));
+
+/** A picture of another host comes by an <img>, the only thing that this page may get from elsewhere. */
+async function fromAddress(address) {
+  const image = new Image();
+  image.crossOrigin = "anonymous";
+  image.src = address;
+  busy("Getting the picture…");
+  try {
+    await image.decode();
+    const context = layer(image.naturalWidth, image.naturalHeight);
+    context.drawImage(image, 0, 0);
+    own(await new Promise((done) => context.canvas.toBlob(done, "image/png")));
+  } catch {
+    wrong(new Error("The picture at that address cannot be read: it is none, or its host does not let other pages read it. Save it and drop it here"));
+  }
+}
+
 let depth = 0; // dragenter and dragleave come for children too
 const carries = (e) => [...(e.dataTransfer?.types ?? [])].includes("Files");
 document.addEventListener("dragenter", (e) => { if (carries(e)) { depth++; stage.classList.add("over"); } });
@@ -370,6 +497,7 @@ function show() {
   }
   stage.classList.remove("stale");
   $("save").disabled = !words.some((w) => w.layers);
+  offer(pinned);
   draw();
 }
 
@@ -487,11 +615,7 @@ $("save").addEventListener("click", async () => {
   context.drawImage(photo, 0, 0, width, height);
   paintMasks(context, [0, 0, width, height], Math.max(1, Math.hypot(width, height) / 500));
   const blob = await new Promise((done) => context.canvas.toBlob(done, "image/png"));
-  const link = document.createElement("a");
-  link.download = "masks.png";
-  link.href = URL.createObjectURL(blob);
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  download(new File([blob], "masks.png"));
 });
 
 // ---------------------------------------------------------------------------

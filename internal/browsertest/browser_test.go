@@ -49,12 +49,12 @@ var firefox = browser{
 	},
 }
 
-// chromiumFlags keep Chromium off the network and off the user's own profile. It runs as root in
+// chromiumFlags keep Chromium off the network, off the user's own profile and off a real camera. It runs as root in
 // containers, where its sandbox does not work.
 func chromiumFlags(profile string) []string {
 	return []string{"--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
 		"--disable-background-networking", "--disable-component-update", "--disable-sync",
-		"--disable-dev-shm-usage", "--user-data-dir=" + profile}
+		"--disable-dev-shm-usage", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", "--user-data-dir=" + profile}
 }
 
 // path finds the browser's program, or says what to install.

@@ -39,6 +39,8 @@ func TestScreenshots(t *testing.T) {
 		{"light", 1100, 1350, false, "light", "/", wait},
 		{"dark", 1100, 1350, false, "dark", "/?example=cat", wait},
 		{"alone", 1100, 900, false, "dark", "/?example=astronaut", wait + `.then(() => document.querySelector(".chip .name").click())`},
+		{"take", 1100, 900, false, "light", "/?example=astronaut", wait + `.then(() => { document.querySelector(".chip .name").click(); document.getElementById("take-form").focus(); })`},
+		{"address", 1100, 900, false, "dark", "/", wait + `.then(() => document.getElementById("address").click())`},
 		{"rocket", 1100, 900, false, "light", "/?example=rocket", wait},
 		{"many", 1100, 900, false, "light", "/?example=coffee&word=cup&word=spoon&word=table&word=person&word=dog&word=sofa,%20couch&word=a%20very%20long%20name%20of%20a%20thing%20that%20is%20not%20there", wait},
 		{"with", 1100, 900, false, "dark", "/?example=coffee&word=cup&word=table&word=spoon", wait + `.then(() => { document.querySelector("[value=with]").click(); return ` + wait + `; })`},
