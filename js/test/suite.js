@@ -1000,10 +1000,24 @@ test("<pmp-segment>", async () => {
   const result = await next("segmented");
   same(result.masks.map((m) => m.text), ["cat", "sofa, couch", "helicopter"], "prompts");
   check(element.shadowRoot.textContent.includes("not in this picture"), "the absent word is listed as absent");
+  const parts = (name) => [...element.shadowRoot.querySelectorAll(`[part~=${name}]`)];
+  same([parts("item").length, parts("absent").length, parts("image").length], [3, 2, 1], "parts");
+  const [cat] = parts("item"), overlay = parts("overlay")[0];
+  const painted = () => overlay.getContext("2d").getImageData(0, 0, overlay.width, overlay.height).data.some((v) => v > 0);
+  check(painted(), "masks are painted");
+  cat.focus();
+  check(element.shadowRoot.activeElement === cat, "the keyboard reaches the words that are there");
+  cat.click();
+  same([cat.getAttribute("aria-pressed"), painted()], ["true", true], "shown alone");
+  element.threshold = "0.99";
+  check((await next("segmented")).masks[0].area < result.masks[0].area, "a higher threshold gives a smaller mask");
+  element.removeAttribute("threshold");
+  same((await next("segmented")).masks[0].area, result.masks[0].area, "area without a threshold");
   element.prompts = "cat";
   same((await next("segmented")).masks.length, 1, "masks after the prompts changed");
   element.src = "/damage/none/no-such-picture.jpg";
   same((await next("error")).code, "network", "code for a missing picture");
+  check(parts("message")[0].textContent.length > 15, "the element says what is wrong");
   element.remove();
 });
 
