@@ -28,6 +28,7 @@ export class Segmenter {
   #calls = new Map(); // id → {resolve, reject, onprogress} of what the worker is doing
   #last = Promise.resolve(); // the end of the queue
   #ids = 0;
+  #over = new AbortController();
   #dead = null; // the error that every further call gets
   #pictures = new Set();
   #report = { device: "", precision: "", threads: 1, reasons: [], features: [], memory: { engine: 0, kernels: 0 }, weights: 0, times: {}, work: {}, counts: { encode: 0, segment: 0 } };
@@ -230,8 +231,9 @@ export class Segmenter {
     return promise;
   }
 
-  #answer({ id, value, error, progress, memory, loaded }) {
+  #answer({ id, value, error, progress, memory, loaded, lock }) {
     clearTimeout(this.#start);
+    if (lock) this.#watch(lock);
     const call = this.#calls.get(id);
     if (!call) return;
     if (progress) return call.onprogress(progress);
@@ -249,9 +251,16 @@ export class Segmenter {
     }
   }
 
+  /** Waits for a lock that the worker holds as long as it lives. */
+  #watch(lock) {
+    const lost = () => this.#end(new PMPError("device-lost", "The browser ended the worker, most likely for lack of memory. Load a new Segmenter, and use smaller pictures if this happens again."));
+    navigator.locks.request(lock, { signal: this.#over.signal }, lost).catch(() => {});
+  }
+
   #end(error) {
     if (this.#dead) return;
     this.#dead = error;
+    this.#over.abort();
     clearTimeout(this.#start);
     this.#worker?.terminate();
     for (const { reject } of [...this.#calls.values()]) reject(error);

@@ -19,6 +19,7 @@ export class NodeWorker {
       this.onmessage?.({ data });
     });
     this.#thread.on("error", ({ message }) => this.onerror?.({ message }));
+    this.#thread.on("exit", () => this.onerror?.({ message: "its thread ended" }));
     this.#hold();
   }
 
@@ -29,6 +30,7 @@ export class NodeWorker {
   }
 
   terminate() {
+    this.onerror = null;
     this.#thread.terminate();
   }
 

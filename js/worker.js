@@ -53,6 +53,14 @@ self.onmessage = async ({ data: { id, call, args, cancel } }) => {
 
 self.postMessage({ id: 0 }); // all that this file imports is there
 
+// A browser that ends a worker, for lack of memory say, tells nobody. But it gives back the locks that the worker held,
+// so the page waits for this one.
+const lock = `pmp-${Math.random()}`;
+navigator.locks?.request(lock, () => {
+  self.postMessage({ id: 0, lock });
+  return new Promise(() => {});
+}).catch(() => {}); // pages in a sandbox have no locks
+
 /** Calls a function of the engine; its errors become PMPErrors. */
 function engine(name, ...args) {
   return answerOf(call(name, args));

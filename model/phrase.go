@@ -16,8 +16,8 @@ type phrase struct {
 }
 
 // maxPhrases bounds the cache of phrases; a page that makes up names for
-// hours starts anew rather than growing for ever.
-const maxPhrases = 8192
+// hours starts anew rather than growing for ever. Each takes 7 kB.
+const maxPhrases = 2048
 
 // phraseEncoder is the program that embeds phrases, many at a time, since
 // most of its time goes into reading weights: a stage for each number of rows

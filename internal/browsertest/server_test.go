@@ -33,6 +33,7 @@ import (
 //	/nosimd/…   a worker whose browser seems to have no SIMD
 //	/card/…     the strict policy, and a graphics card that tests can lose and fill, see card
 //	/nocard/… /hungcard/… /smallcard/… /realcard/…  the same with other cards, see cards
+//	/mortal/… /full/…  a worker that tests can end, and one whose cache has no room, see troubles
 //	/small/NAME the weights as a network for smaller pictures
 //	/damage/KIND/NAME  the weights, with one file spoilt
 //	/threads    the browser's worker threads, see threadsOf
@@ -145,6 +146,11 @@ func (s *testServer) serve(w http.ResponseWriter, r *http.Request) {
 			s.script(w, cards[mode]+card, rest)
 			return
 		}
+	case "mortal", "full":
+		if strings.HasSuffix(rest, "/worker.js") {
+			s.script(w, troubles[mode], rest)
+			return
+		}
 	case "damage":
 		s.damage(w, r, rest)
 		return
@@ -220,6 +226,12 @@ const card = `
   };
 }
 `
+
+// troubles are a worker that ends without a word when the page says so, and a disk without room.
+var troubles = map[string]string{
+	"mortal": "new BroadcastChannel('mortal').onmessage = () => self.close();\n",
+	"full":   "Cache.prototype.put = async () => { throw new DOMException('no room', 'QuotaExceededError'); };\n",
+}
 
 // cards are other cards: none, one that never answers, one with the least that WebGPU promises, and one
 // that seems not to be made of software.

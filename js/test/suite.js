@@ -573,7 +573,7 @@ test("pictures go to the card as they are", async () => {
 test("more prompts than the card keeps maps of", async () => {
   const seg = await cardSegmenter();
   const picture = await seg.encode(await strip());
-  const many = ["cat", ...Array.from({ length: 34 }, (_, i) => `thing ${i}`), "sofa"];
+  const many = ["cat", ...Array.from({ length: 34 }, (_, i) => `thing ${i % 50}`), "sofa"];
   const { masks, labelMap } = await picture.segment(many, { threshold: 0.2 });
   same(masks.length, many.length, "masks");
   check(masks[0].area > 0 && labelMap.some((l) => l === 0), "the cat is found");
@@ -912,12 +912,12 @@ test("prompts that cannot be used", async () => {
   await fails(picture.segment([""]), "bad-input", /empty/);
   await fails(picture.segment(["cat", " , "]), "bad-input", /empty/);
   await fails(picture.segment([7]), "bad-input", /string/);
-  await fails(picture.segment(Array.from({ length: 300 }, (_, i) => `thing ${i}`)), "bad-input", /255/);
+  await fails(picture.segment(Array.from({ length: 300 }, (_, i) => `thing ${i % 50}`)), "bad-input", /255/);
   for (const threshold of [0, 1, -1, NaN, "x"]) await fails(picture.segment(["cat"], { threshold }), "bad-input", /threshold/);
   const odd = ["café", "猫", "🐈", "x".repeat(10_000), "\u0000\u0007", "cat ".repeat(200), "\ud800"];
   same((await picture.segment(odd)).masks.length, odd.length, "answers to odd words");
   same((await picture.segment(new Set(["cat"]))).masks.length, 1, "answers to a Set");
-  same((await picture.segment(Array.from({ length: 255 }, (_, i) => `thing ${i}`))).masks.length, 255, "answers to 255 words");
+  same((await picture.segment(Array.from({ length: 255 }, (_, i) => `thing ${i % 50}`))).masks.length, 255, "answers to 255 words");
   picture.close();
 });
 
@@ -967,6 +967,82 @@ test("close in any state", async () => {
   let thrown = 0;
   try { new Segmenter(); } catch { thrown++; }
   same(thrown, 1, "a constructor that is not for the page throws");
+});
+
+/** The package as another mode of the server sends it: each has modules, and so a Segmenter, of its own. */
+const packageOf = (other) => import(`/${other}/pmp/index.js`);
+
+test("a worker that the browser ends", async () => {
+  const { Segmenter } = await packageOf("mortal");
+  const end = () => new BroadcastChannel("mortal").postMessage("end");
+  const expect = async (promise) => {
+    const e = await promise.then(() => null, (e) => e);
+    same(e?.code, "device-lost", "code");
+    check(/ended the worker/.test(e.message), e.message);
+  };
+  const seg = await Segmenter.load();
+  const picture = await seg.encode(PHOTO);
+  const calls = [seg.encode(PHOTO), picture.segment(["cat"]), seg.encode(PHOTO)];
+  end();
+  await Promise.all(calls.map((c) => c.catch(() => {}))); // none waits for ever
+  await expect(seg.encode(PHOTO));
+  const idle = await Segmenter.load();
+  await idle.encode(PHOTO);
+  end();
+  await pause(300);
+  await expect(idle.encode(PHOTO));
+  idle.close();
+  const next = await Segmenter.load();
+  check((await (await next.encode(PHOTO)).segment(["cat"])).masks[0].present, "a new Segmenter works");
+  next.close();
+});
+
+test("a disk without room", async () => {
+  const { Segmenter } = await packageOf("full");
+  const seg = await Segmenter.load();
+  check((await (await seg.encode(PHOTO)).segment(["cat"])).masks[0].present, "weights are used although they are not kept");
+  seg.close();
+});
+
+test("a thousand answers", async () => {
+  await withOwn({}, async (seg) => {
+    const image = await strip();
+    if (seg.report().device === "scalar") throw new Skip("it would take minutes without SIMD");
+    const picture = await seg.encode(image);
+    const use = [];
+    for (let i = 0; i < 1000; i++) {
+      await picture.segment([["cat", "dog"][i % 2], `thing ${i % 50}`]);
+      if (i % 100 === 99) use.push(seg.report().memory.engine + seg.report().memory.kernels);
+    }
+    check(use.at(-1) <= use[4] * 1.01, `bytes after each hundred: ${use}`);
+    picture.close();
+    return { use };
+  });
+});
+
+test("a storm of aborts", async () => {
+  const seg = await segmenter();
+  const image = await strip();
+  const outcomes = await Promise.all(Array.from({ length: 60 }, async (_, i) => {
+    const stop = new AbortController();
+    setTimeout(() => stop.abort(), (i * 7) % 50);
+    try {
+      const picture = await seg.encode(image, { signal: stop.signal });
+      try {
+        await picture.segment(["cat"], { signal: stop.signal });
+      } finally {
+        picture.close();
+      }
+      return "done";
+    } catch (e) {
+      return e.code;
+    }
+  }));
+  check(outcomes.every((o) => o === "done" || o === "aborted"), `outcomes: ${[...new Set(outcomes)]}`);
+  check(outcomes.filter((o) => o === "aborted").length > 10, "many were stopped");
+  const picture = await seg.encode(image);
+  same((await picture.segment(["cat"])).masks.length, 1, "and it goes on working");
+  picture.close();
 });
 
 test("memory does not grow with pictures", async () => {
