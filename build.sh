@@ -200,8 +200,8 @@ run_tests() {
 			env PMP_NEED_BROWSERS=1 go test -count=1 -timeout 15m -run "$b" ./internal/browsertest
 	done
 	step "npm package, packed"
-	tests "Run it alone: go test -v -run 'Node|Types|Package' ./internal/browsertest" \
-		env PMP_NEED_BROWSERS=1 go test -count=1 -run 'TestNode|TestTypes|TestPackage' ./internal/browsertest
+	tests "Run it alone: go test -v -run 'Node|Types|Package|Docs' ./internal/browsertest" \
+		env PMP_NEED_BROWSERS=1 go test -count=1 -run 'TestNode|TestTypes|TestPackage|TestDocs' ./internal/browsertest
 	step "WebGPU on a software card"
 	tests "Run it alone: go test -v -run WebGPU ./internal/browsertest (PMP_ONLY=word runs some of its tests)" \
 		env PMP_NEED_BROWSERS=1 go test -count=1 -timeout 40m -run WebGPU ./internal/browsertest
