@@ -308,9 +308,15 @@ func (p *Picture) Close() error {
 	return err
 }
 
+// NoThreshold is a threshold that everything is above: a label map names the
+// strongest prompt of every pixel, as benchmarks without a background have it,
+// and nothing is too small to be meant. Masks cover the whole picture.
+const NoThreshold = -1
+
 // Options of one segmentation.
 type Options struct {
-	// Threshold of the masks, between 0 and 1; 0 means the model's own.
+	// Threshold of the masks, between 0 and 1; 0 means the model's own, and
+	// NoThreshold none.
 	Threshold float32
 	// Presence is the score from which a prompt counts as present; 0 means
 	// one half. A negative one calls every prompt present.
@@ -328,7 +334,7 @@ type Options struct {
 // unless Release was called before.
 type Result struct {
 	Prompts []Answer
-	// Theta is the threshold that masks are cut at.
+	// Theta is the threshold that masks are cut at, 0 for NoThreshold.
 	Theta float32
 	// Named tells what the second stage calls each of the Q proposals.
 	Named []Named
@@ -362,7 +368,7 @@ func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 		return nil, ErrPictureClosed
 	case !p.encoded:
 		return nil, ErrNotEncoded
-	case !(o.Threshold >= 0 && o.Threshold < 1):
+	case !(o.Threshold >= 0 && o.Threshold < 1 || o.Threshold == NoThreshold):
 		return nil, ErrThreshold
 	}
 	phrases, owner, err := m.prompts(prompts)
@@ -378,8 +384,11 @@ func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 	}
 	r := &Result{picture: p, count: len(prompts), cells: p.map4.cells(), Theta: o.Threshold}
 	p.latest, p.held = r, held{result: r}
-	if r.Theta == 0 {
+	switch r.Theta {
+	case 0:
 		r.Theta = m.Config.Theta
+	case NoThreshold:
+		r.Theta = 0
 	}
 	class, peaks := make([]float32, len(prompts)*m.decoder.q), make([]float32, len(prompts))
 	if err := p.session.Fetch(p.reply.class, kernel.Bytes(class)); err != nil {

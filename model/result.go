@@ -145,7 +145,13 @@ func (r *Result) tidy(chunk int) error {
 		return err
 	}
 	p.held = held{}
-	if err := p.threshold(theta, p.paint.tidy); err != nil {
+	stage := p.paint.tidy
+	if r.Theta == 0 {
+		// A map is above 0 wherever arithmetic did not run out of digits: such
+		// holes are no regions of their own.
+		stage = p.paint.cut
+	}
+	if err := p.threshold(theta, stage); err != nil {
 		return err
 	}
 	p.held = held{r, chunk, true}
