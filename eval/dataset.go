@@ -5,8 +5,6 @@
 package eval
 
 import (
-	"bufio"
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -14,7 +12,7 @@ import (
 	"fmt"
 	"image"
 	_ "image/jpeg" // photos
-	"image/png"
+	_ "image/png"  // photos
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -59,7 +57,7 @@ type Item struct {
 	Name, Image, Mask string // the latter two are paths
 }
 
-// Dataset is a folder of photos and label maps.
+// Dataset is photos and label maps: a benchmark's, or a folder with
 //
 //	images/NAME.jpg    (or .jpeg or .png)
 //	masks/NAME.png     a class id for each pixel: grey of up to 16 bits, or the indices of a palette
@@ -87,14 +85,19 @@ type Dataset struct {
 	Items      []Item  // by name
 	Background bool    // some pixels are known to have none of the names
 	Notes      []string
+	Benchmark  *Benchmark // nil for a folder
 
-	labels map[int]uint16 // what ids mean
+	labels map[int]uint16                    // what ids mean
+	read   func(mask string) (*idMap, error) // reads a label map
+	maps   string                            // the name of the folder of the label maps, if the user may choose it
 }
 
 // DataOptions say which data to read. The zero value of all but Dir means
 // what the folder says or what can be guessed.
 type DataOptions struct {
 	Dir        string
+	Benchmark  string // the name of one of Benchmarks; Dir has its folders then
+	Labels     string // a label file: lines "id:name,synonym,…"
 	Masks      string // the folder with the label maps
 	List       string // a file with the names of the items to use, one a line
 	Split      string // FILE:MEMBER, a JSON object of which that member is a list of names
@@ -105,7 +108,13 @@ type DataOptions struct {
 
 // Flags defines the options as flags of a command.
 func (o *DataOptions) Flags(f *flag.FlagSet) {
-	f.StringVar(&o.Dir, "data", "", "folder with images/, masks/ and classes.json")
+	var names []string
+	for _, b := range Benchmarks {
+		names = append(names, b.Name)
+	}
+	f.StringVar(&o.Dir, "data", "", "folder with images/, masks/ and classes.json; with -benchmark, the folder that holds its official folders")
+	f.StringVar(&o.Benchmark, "benchmark", "", "measure a public benchmark: "+strings.Join(names, ", "))
+	f.StringVar(&o.Labels, "labels", "", "file with the names of classes, lines \"id:name,synonym,…\" (default: looked for by its well-known name)")
 	f.StringVar(&o.Masks, "masks", "", "folder of the label maps, inside the data folder (default \"masks\")")
 	f.StringVar(&o.List, "list", "", "file with the names of the pictures to use, one a line")
 	f.StringVar(&o.Split, "split", "", "FILE:MEMBER, a JSON file and the member that lists the pictures to use")
@@ -132,7 +141,21 @@ func OpenDataset(o DataOptions) (*Dataset, error) {
 	if o.Dir == "" {
 		return nil, errors.New("no data folder was given; name one that has images, masks and classes.json with -data")
 	}
-	d := &Dataset{Dir: o.Dir, labels: map[int]uint16{}}
+	if o.Benchmark != "" {
+		b, err := FindBenchmark(o.Benchmark)
+		if err != nil {
+			return nil, err
+		}
+		if o.Masks != "" || o.Ignore != "" || o.Background != "" {
+			return nil, errors.New("-masks, -ignore and -background are for folders; a benchmark says these itself")
+		}
+		d, err := b.open(o.Dir, o.Labels)
+		if err != nil {
+			return nil, err
+		}
+		return d, d.choose(o)
+	}
+	d := &Dataset{Dir: o.Dir, labels: map[int]uint16{}, read: readMask}
 	var s settings
 	if err := readJSON(filepath.Join(o.Dir, "dataset.json"), &s); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -162,6 +185,7 @@ func readJSON(path string, v any) error {
 
 // findItems pairs the label maps with their photos.
 func (d *Dataset) findItems(masks string) error {
+	d.maps = filepath.Base(masks)
 	images := filepath.Join(d.Dir, "images")
 	entries, err := os.ReadDir(images)
 	if err != nil {
@@ -198,14 +222,9 @@ func (d *Dataset) choose(o DataOptions) error {
 	case o.List != "" && o.Split != "":
 		return errors.New("give -list or -split, not both")
 	case o.List != "":
-		data, err := os.ReadFile(o.List)
-		if err != nil {
+		var err error
+		if names, err = readList(o.List); err != nil {
 			return err
-		}
-		for s := bufio.NewScanner(bytes.NewReader(data)); s.Scan(); {
-			if line := strings.TrimSpace(s.Text()); line != "" && line[0] != '#' {
-				names = append(names, line)
-			}
 		}
 	case o.Split != "":
 		source = o.Split
@@ -222,26 +241,8 @@ func (d *Dataset) choose(o DataOptions) error {
 		}
 	}
 	if source != "" {
-		byName := map[string]Item{}
-		for _, item := range d.Items {
-			byName[item.Name] = item
-		}
-		var missing []string
-		d.Items = nil
-		for _, name := range names {
-			item, ok := byName[name]
-			if !ok {
-				missing = append(missing, name)
-				continue
-			}
-			delete(byName, name) // so that no picture counts twice
-			d.Items = append(d.Items, item)
-		}
-		if len(d.Items) == 0 {
-			return fmt.Errorf("none of the %d pictures in %s is in %s with a label map", len(names), source, d.Dir)
-		}
-		if len(missing) > 0 {
-			d.note("%d of the %d pictures in %s are not there with a label map, or are named twice; the first is %s", len(missing), len(names), source, missing[0])
+		if err := d.keep(names, source); err != nil {
+			return err
 		}
 	}
 	if n := len(d.Items); o.Limit > 0 && o.Limit < n {
@@ -254,19 +255,62 @@ func (d *Dataset) choose(o DataOptions) error {
 	return nil
 }
 
+// keep keeps the items that a list names, in its order.
+func (d *Dataset) keep(names []string, source string) error {
+	byName := map[string]Item{}
+	for _, item := range d.Items {
+		byName[item.Name] = item
+	}
+	var missing []string
+	d.Items = nil
+	for _, name := range names {
+		item, ok := byName[name]
+		if !ok {
+			missing = append(missing, name)
+			continue
+		}
+		delete(byName, name) // so that no picture counts twice
+		d.Items = append(d.Items, item)
+	}
+	if len(d.Items) == 0 {
+		return fmt.Errorf("none of the %d pictures in %s is in %s with a label map", len(names), source, d.Dir)
+	}
+	if len(missing) > 0 {
+		d.note("%d of the %d pictures in %s are not there with a label map, or are named twice; the first is %s", len(missing), len(names), source, missing[0])
+	}
+	return nil
+}
+
 func (d *Dataset) note(format string, args ...any) {
 	d.Notes = append(d.Notes, fmt.Sprintf(format, args...))
 }
 
-// learn decides what each id means.
-func (d *Dataset) learn(o DataOptions, s settings) error {
-	var names map[string]string
-	path := filepath.Join(d.Dir, "classes.json")
-	err := readJSON(path, &names)
+// folderNames returns the names of a folder's classes by their ids, and where
+// they are from.
+func (d *Dataset) folderNames(labels string) (names map[string]string, path string, err error) {
+	if labels != "" {
+		classes, err := readLabelFile(labels)
+		if err != nil {
+			return nil, "", err
+		}
+		names = map[string]string{}
+		for _, c := range classes {
+			names[strconv.Itoa(c.ID)] = c.Name
+		}
+		return names, labels, nil
+	}
+	path = filepath.Join(d.Dir, "classes.json")
+	err = readJSON(path, &names)
 	if errors.Is(err, fs.ErrNotExist) {
 		path = filepath.Join(d.Dir, "..", "classes.json")
 		err = readJSON(path, &names)
 	}
+	return names, path, err
+}
+
+// learn decides what each id means.
+func (d *Dataset) learn(o DataOptions, s settings) error {
+	names, path, err := d.folderNames(o.Labels)
 	if err != nil {
 		return err
 	}
@@ -326,12 +370,12 @@ func (d *Dataset) learn(o DataOptions, s settings) error {
 	// Then what the maps say.
 	highest, found := 0, false
 	for i := range min(len(d.Items), 16) {
-		ids, _, _, top, err := readMask(d.Items[i].Mask)
+		m, err := d.read(d.Items[i].Mask)
 		if err != nil {
 			return err
 		}
-		highest = top
-		if slices.Contains(ids, uint16(top)) {
+		highest = m.highest
+		if slices.Contains(m.ids, uint16(highest)) {
 			found = true
 			break
 		}
@@ -392,65 +436,28 @@ func (d *Dataset) Read(item Item) (image.Image, *Truth, error) {
 	defer f.Close()
 	img, _, err := image.Decode(f)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", item.Image, err)
+		return nil, nil, fmt.Errorf("the photo %s is damaged or not a JPEG or PNG; copy it again (%w)", item.Image, err)
 	}
-	ids, width, height, _, err := readMask(item.Mask)
+	m, err := d.read(item.Mask)
 	if err != nil {
 		return nil, nil, err
 	}
-	if b := img.Bounds(); b.Dx() != width || b.Dy() != height {
-		return nil, nil, fmt.Errorf("%s has %d×%d pixels, and its label map %d×%d", item.Image, b.Dx(), b.Dy(), width, height)
+	if b := img.Bounds(); b.Dx() != m.width || b.Dy() != m.height {
+		return nil, nil, fmt.Errorf("%s has %d×%d pixels, and its label map %d×%d; take photos and label maps of the same release",
+			item.Image, b.Dx(), b.Dy(), m.width, m.height)
 	}
-	for i, id := range ids {
+	for i, id := range m.ids {
 		label, ok := d.labels[int(id)]
-		if !ok {
+		switch {
+		case ok:
+			m.ids[i] = label
+		case d.Benchmark != nil:
+			return nil, nil, fmt.Errorf("%s has a pixel of id %d, which %s does not have; take label maps of its official release",
+				item.Mask, id, d.Benchmark.Title)
+		default:
 			return nil, nil, fmt.Errorf("%s has a pixel of class %d, which classes.json does not name; if it means that nothing is known, use -ignore %d",
 				item.Mask, id, id)
 		}
-		ids[i] = label
 	}
-	return img, &Truth{width, height, ids}, nil
-}
-
-// readMask reads the ids of a label map, as they are in the file, and the
-// highest id that its format has room for.
-func readMask(path string) (ids []uint16, width, height, highest int, err error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, 0, 0, 0, err
-	}
-	img, err := png.Decode(bytes.NewReader(data))
-	if err != nil {
-		return nil, 0, 0, 0, fmt.Errorf("%s: %w", path, err)
-	}
-	b := img.Bounds()
-	width, height, highest = b.Dx(), b.Dy(), 255
-	ids = make([]uint16, 0, width*height)
-	row := func(pix []uint8, stride int, divide uint8) {
-		for y := range height {
-			for _, v := range pix[y*stride:][:width] {
-				ids = append(ids, uint16(v/divide))
-			}
-		}
-	}
-	switch img := img.(type) {
-	case *image.Paletted:
-		row(img.Pix, img.Stride, 1)
-	case *image.Gray:
-		// The decoder stretches 1, 2 and 4 bits to the range of 8. The file's
-		// bit depth is its byte 24.
-		depth := data[24]
-		row(img.Pix, img.Stride, 255/uint8(1<<depth-1))
-	case *image.Gray16:
-		highest = 0xFFFF
-		for y := range height {
-			line := img.Pix[y*img.Stride:]
-			for x := range width {
-				ids = append(ids, uint16(line[2*x])<<8|uint16(line[2*x+1]))
-			}
-		}
-	default:
-		return nil, 0, 0, 0, fmt.Errorf("%s has colours; a label map has to be grey or have a palette, so that a pixel is a class id", path)
-	}
-	return ids, width, height, highest, nil
+	return img, &Truth{m.width, m.height, m.ids}, nil
 }

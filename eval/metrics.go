@@ -83,63 +83,74 @@ func (c *Confusion) mean(classes int, predictedToo bool) float64 {
 	return sum / float64(n)
 }
 
-// Single collects masks that answer one prompt each.
-type Single struct {
-	both, union []int64 // by class
-	pairs       [][]float64
+// Cells are the matrix's counts that are not 0, as rows {truth, predicted,
+// pixels} in the order of truth and predicted. No class is number classes.
+func (c *Confusion) Cells() Rows {
+	var rows Rows
+	for i, n := range c.counts {
+		if n != 0 {
+			rows = append(rows, [3]int64{int64(i / (c.classes + 1)), int64(i % (c.classes + 1)), n})
+		}
+	}
+	return rows
 }
 
-// NewSingle returns an empty collection for so many classes and pictures.
-func NewSingle(classes, pictures int) *Single {
-	return &Single{make([]int64, classes), make([]int64, classes), make([][]float64, pictures)}
+// AddCells adds what Cells of another matrix of the same size gave.
+func (c *Confusion) AddCells(rows Rows) {
+	for _, r := range rows {
+		c.counts[int(r[0])*(c.classes+1)+int(r[1])] += r[2]
+	}
+}
+
+// Single collects masks that answer one prompt each.
+type Single struct {
+	Overlaps Rows      `json:"overlaps"` // {class, intersection, union}, pixels of all pictures together, by class
+	IoUs     []float64 `json:"ious"`     // of the pairs of a picture and a class in it
 }
 
 // Add counts the mask that answers the name of a class which the picture has.
-func (s *Single) Add(picture int, truth []uint16, class int, mask []byte) {
+func (s *Single) Add(truth []uint16, class int, mask []byte) {
 	both, missed, extra := overlap(truth, class, mask)
-	s.both[class] += both
-	s.union[class] += both + missed + extra
-	s.pairs[picture] = append(s.pairs[picture], MaskIoU(truth, class, mask))
+	s.Merge(&Single{Rows{{int64(class), both, both + missed + extra}}, []float64{MaskIoU(truth, class, mask)}})
 }
 
 // Merge adds what another collection has of other pictures.
 func (s *Single) Merge(t *Single) {
-	for i := range s.both {
-		s.both[i] += t.both[i]
-		s.union[i] += t.union[i]
-	}
-	for i := range s.pairs {
-		s.pairs[i] = append(s.pairs[i], t.pairs[i]...)
-	}
+	s.Overlaps = s.Overlaps.merge(t.Overlaps, 1)
+	s.IoUs = append(s.IoUs, t.IoUs...)
 }
 
-// IoU is a class's intersection over union, all pictures together.
+// IoU is a class's intersection over union, all pictures together. It is NaN
+// for a class that no picture has.
 func (s *Single) IoU(class int) float64 {
-	return float64(s.both[class]) / float64(s.union[class])
+	for _, r := range s.Overlaps {
+		if r[0] == int64(class) {
+			return float64(r[1]) / float64(r[2])
+		}
+	}
+	return math.NaN()
 }
 
 // MIoU is the mean over the classes, with all pictures of a class together.
 func (s *Single) MIoU() float64 {
 	sum, n := 0.0, 0
-	for class := range s.both {
-		if s.union[class] > 0 {
-			sum += s.IoU(class)
+	for _, r := range s.Overlaps {
+		if r[2] > 0 {
+			sum += float64(r[1]) / float64(r[2])
 			n++
 		}
 	}
 	return sum / float64(n)
 }
 
-// Mean is the mean over all pairs of a picture and a class in it.
+// Mean is the mean over all pairs of a picture and a class in it. They are
+// added in their own order, so that it does not depend on that of pictures.
 func (s *Single) Mean() float64 {
-	sum, n := 0.0, 0
-	for _, ious := range s.pairs {
-		for _, iou := range ious {
-			sum += iou
-			n++
-		}
+	sum := 0.0
+	for _, iou := range slices.Sorted(slices.Values(s.IoUs)) {
+		sum += iou
 	}
-	return sum / float64(n)
+	return sum / float64(len(s.IoUs))
 }
 
 // MaskIoU is the intersection over union of a mask and a class of the truth,
@@ -205,7 +216,11 @@ func total(counts []int64) int64 {
 
 // Recall counts the segments, each being what a picture has of a class, for
 // which some proposal has an IoU of at least 0.5 or 0.75.
-type Recall struct{ Segments, At50, At75 int }
+type Recall struct {
+	Segments int `json:"segments"`
+	At50     int `json:"at50"`
+	At75     int `json:"at75"`
+}
 
 // Add looks for the segments of the given classes of a picture.
 func (r *Recall) Add(truth []uint16, present []int, proposals [][]byte) {
@@ -301,7 +316,10 @@ func Oracle(truth []uint16, classes int, background bool, proposals [][]byte) []
 
 // Presence collects scores of prompts whose thing is in the picture and of
 // others.
-type Presence struct{ present, absent []float64 }
+type Presence struct {
+	Present []float64 `json:"present"`
+	Absent  []float64 `json:"absent"`
+}
 
 // Add adds a score. One that is not a number counts as the lowest.
 func (p *Presence) Add(score float64, present bool) {
@@ -309,23 +327,23 @@ func (p *Presence) Add(score float64, present bool) {
 		score = math.Inf(-1)
 	}
 	if present {
-		p.present = append(p.present, score)
+		p.Present = append(p.Present, score)
 	} else {
-		p.absent = append(p.absent, score)
+		p.Absent = append(p.Absent, score)
 	}
 }
 
 // Merge adds the scores of another.
 func (p *Presence) Merge(q *Presence) {
-	p.present = append(p.present, q.present...)
-	p.absent = append(p.absent, q.absent...)
+	p.Present = append(p.Present, q.Present...)
+	p.Absent = append(p.Absent, q.Absent...)
 }
 
 // AUC is the area under the receiver operating characteristic: the share of
 // pairs of a present and an absent prompt in which the present one has the
 // higher score, where equal scores count half. NaN without pairs.
 func (p *Presence) AUC() float64 {
-	present, absent := slices.Sorted(slices.Values(p.present)), slices.Sorted(slices.Values(p.absent))
+	present, absent := slices.Sorted(slices.Values(p.Present)), slices.Sorted(slices.Values(p.Absent))
 	// halves counts twice each absent score below a present one, and once each
 	// equal one.
 	halves, below, upTo := int64(0), 0, 0

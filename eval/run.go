@@ -1,12 +1,14 @@
 package eval
 
 import (
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"image"
 	"io"
 	"math"
-	"os"
+	"slices"
 	"sync"
 	"text/tabwriter"
 	"time"
@@ -43,6 +45,21 @@ type Options struct {
 	Data    *Dataset
 	Prompts string // one of the Prompts constants; all if empty
 	Workers int    // pictures at the same time; 1 if 0
+
+	// Report is a folder for a page with figures and pictures, and for what
+	// each picture counted; pictures that were counted there by an earlier run
+	// with the same settings are not counted again. None if empty.
+	Report string
+	// Settings are whatever else the figures depend on: of the weights and of
+	// how the model is asked.
+	Settings []Setting
+	Command  []string // what the page says it was made with
+}
+
+// Setting is something that figures depend on.
+type Setting struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
 }
 
 // Figure is a number that may be unknown: NaN, which is null in JSON.
@@ -59,11 +76,13 @@ func (f Figure) MarshalJSON() ([]byte, error) {
 // Figures are the result. Shares are from 0 to 1. What the way to prompt, the
 // data or the model do not allow to measure is NaN.
 type Figures struct {
-	Data       string `json:"data"`
-	Prompts    string `json:"prompts"`
-	Pictures   int    `json:"pictures"`
-	Classes    int    `json:"classes"`
-	Background bool   `json:"background"` // pixels with none of the names are a class of their own
+	Data       string    `json:"data"`
+	Benchmark  string    `json:"benchmark,omitempty"`
+	Prompts    string    `json:"prompts"`
+	Settings   []Setting `json:"settings,omitempty"` // of the model
+	Pictures   int       `json:"pictures"`
+	Classes    int       `json:"classes"`
+	Background bool      `json:"background"` // pixels with none of the names are a class of their own
 
 	// The mean IoU over the classes in the truth; with background as one of
 	// them if Background. With single prompts, over the masks of a class from
@@ -90,6 +109,7 @@ type Figures struct {
 	Seconds Figure `json:"seconds_per_picture"`
 
 	PerClass []ClassFigure `json:"per_class"`
+	Mistakes []Mistake     `json:"mistakes,omitempty"` // the most frequent ones
 }
 
 // ClassFigure is the result for one class that occurs in the truth.
@@ -97,17 +117,17 @@ type ClassFigure struct {
 	ID   int    `json:"id"`
 	Name string `json:"name"`
 	IoU  Figure `json:"iou"`
+
+	Pictures int64 `json:"pictures"` // that have it
+	Pixels   int64 `json:"pixels"`   // that it has there
 }
 
-// sums is what is counted, by each worker for itself.
-type sums struct {
-	confusion, oracle *Confusion
-	single            *Single
-	recall            Recall
-	presence          Presence
-	proposals         bool
-	seconds           float64
-	pictures          int
+// Mistake is a class's pixels that got a wrong answer.
+type Mistake struct {
+	Truth  string `json:"truth"`
+	Said   string `json:"said"`
+	Pixels int64  `json:"pixels"`
+	Share  Figure `json:"share"` // of all pixels that the class has
 }
 
 // Run measures a model; open makes one for each worker. It writes its progress to a writer, which may be nil:
@@ -120,24 +140,53 @@ func Run(o Options, open func() (Segmenter, error), progress io.Writer) (*Figure
 	if o.Prompts != PromptsAll && o.Prompts != PromptsPresent && o.Prompts != PromptsSingle {
 		return nil, fmt.Errorf("prompts %q: they can be all, present or single", o.Prompts)
 	}
-	workers := min(max(1, o.Workers), len(d.Items))
-	report := newReporter(progress, len(d.Items))
-	for _, note := range d.Notes {
-		report.line(note)
+	counted := make([]*Counted, len(d.Items))
+	var journal *journal
+	var notes []string
+	if o.Report != "" {
+		var err error
+		if journal, notes, err = openJournal(o, counted); err != nil {
+			return nil, err
+		}
+		defer journal.close()
 	}
+	var todo []int
+	for i, c := range counted {
+		if c == nil {
+			todo = append(todo, i)
+		}
+	}
+	progressOf := newReporter(progress, len(d.Items), len(d.Items)-len(todo))
+	for _, note := range append(notes, d.Notes...) {
+		progressOf.line(note)
+	}
+	if err := o.count(todo, counted, open, journal, progressOf); err != nil {
+		return nil, err
+	}
+	total := &Counted{}
+	for _, c := range counted {
+		total.Merge(c)
+	}
+	figures := total.figures(o)
+	if o.Report != "" {
+		return figures, writeReport(o, figures, total, counted, open)
+	}
+	return figures, nil
+}
 
-	items := make(chan int, len(d.Items))
-	for i := range d.Items {
+// count counts some of the pictures.
+func (o Options) count(todo []int, counted []*Counted, open func() (Segmenter, error), journal *journal, progress *reporter) error {
+	items := make(chan int, len(todo))
+	for _, i := range todo {
 		items <- i
 	}
 	close(items)
-	all := make([]*sums, workers)
+	workers := min(max(1, o.Workers), len(todo))
 	failures := make(chan error, workers)
 	var group sync.WaitGroup
 	stop := make(chan struct{})
 	var once sync.Once
-	for w := range all {
-		all[w] = o.newSums()
+	for range workers {
 		group.Go(func() {
 			fail := func(err error) {
 				failures <- err
@@ -154,26 +203,27 @@ func Run(o Options, open func() (Segmenter, error), progress io.Writer) (*Figure
 					return
 				default:
 				}
-				seconds, err := all[w].picture(o, seg, i)
+				answer, err := o.picture(seg, i)
+				if err == nil {
+					counted[i] = answer.counted
+					err = journal.add(o.Data.Items[i].Name, answer.counted)
+				}
 				if err != nil {
-					fail(fmt.Errorf("picture %s: %w", d.Items[i].Name, err))
+					fail(fmt.Errorf("picture %s: %w", o.Data.Items[i].Name, err))
 					return
 				}
-				report.step(seconds)
+				progress.step(answer.counted.Seconds)
 			}
 		})
 	}
 	group.Wait()
-	report.end()
+	progress.end()
 	select {
 	case err := <-failures:
-		return nil, err
+		return err
 	default:
+		return nil
 	}
-	for _, s := range all[1:] {
-		all[0].merge(s)
-	}
-	return all[0].figures(o), nil
 }
 
 // labelCount is the number of labels of the confusion matrices: the classes, and
@@ -185,108 +235,104 @@ func (d *Dataset) labelCount() int {
 	return len(d.Classes)
 }
 
-func (o Options) newSums() *sums {
-	n := o.Data.labelCount()
-	s := &sums{confusion: NewConfusion(n), oracle: NewConfusion(n)}
-	if o.Prompts == PromptsSingle {
-		s.single = NewSingle(len(o.Data.Classes), len(o.Data.Items))
-	}
-	return s
+// answer is what a model said of a picture.
+type answer struct {
+	img     image.Image
+	truth   *Truth
+	labels  []uint16 // for each pixel the index of a class or NoLabel
+	counted *Counted
 }
 
-func (s *sums) merge(t *sums) {
-	s.confusion.Merge(t.confusion)
-	s.oracle.Merge(t.oracle)
-	if s.single != nil {
-		s.single.Merge(t.single)
-	}
-	s.recall.Merge(t.recall)
-	s.presence.Merge(&t.presence)
-	s.proposals = s.proposals || t.proposals
-	s.seconds += t.seconds
-	s.pictures += t.pictures
-}
-
-// picture measures one picture and returns the seconds that the model took.
-func (s *sums) picture(o Options, seg Segmenter, index int) (seconds float64, err error) {
+// picture asks about one picture and counts.
+func (o Options) picture(seg Segmenter, index int) (*answer, error) {
 	d := o.Data
 	img, truth, err := d.Read(d.Items[index])
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
+	c := &Counted{Pictures: 1}
+	a := &answer{img, truth, slices.Repeat([]uint16{NoLabel}, len(truth.Labels)), c}
 	segment := func(prompts []string) (*Result, error) {
 		start := time.Now()
 		r, err := seg.Segment(img, prompts)
-		seconds += time.Since(start).Seconds()
+		c.Seconds += time.Since(start).Seconds()
 		if err == nil {
 			err = r.check(truth, len(prompts), o.Prompts)
 		}
 		return r, err
 	}
 	present := truth.Present()
-	switch o.Prompts {
-	case PromptsSingle:
-		for _, class := range present {
-			r, err := segment([]string{d.Classes[class].Prompt()})
-			if err != nil {
-				return 0, err
-			}
-			s.single.Add(index, truth.Labels, class, r.Masks[0])
-			if r.Proposals != nil {
-				s.proposals = true
-				s.recall.Add(truth.Labels, []int{class}, r.Proposals())
-			}
+	pixels := labelled(truth.Labels, len(d.Classes))
+	for _, class := range present {
+		c.Seen = append(c.Seen, [3]int64{int64(class), 1, pixels[class]})
+	}
+	if o.Prompts == PromptsSingle {
+		return a, o.single(a, present, segment)
+	}
+
+	asked := present
+	if o.Prompts == PromptsAll {
+		asked = make([]int, len(d.Classes))
+		for i := range asked {
+			asked[i] = i
 		}
-	default:
-		asked := present
-		if o.Prompts == PromptsAll {
-			asked = make([]int, len(d.Classes))
-			for i := range asked {
-				asked[i] = i
-			}
+	}
+	r := &Result{}
+	// Without a prompt there is nothing to ask, and nothing is found.
+	if len(asked) > 0 {
+		prompts := make([]string, len(asked))
+		for i, class := range asked {
+			prompts[i] = d.Classes[class].Prompt()
 		}
-		r := &Result{Labels: make([]uint16, len(truth.Labels))}
-		for i := range r.Labels {
-			r.Labels[i] = NoLabel
+		if r, err = segment(prompts); err != nil {
+			return nil, err
 		}
-		// Without a prompt there is nothing to ask, and nothing is found.
-		if len(asked) > 0 {
-			prompts := make([]string, len(asked))
-			for i, class := range asked {
-				prompts[i] = d.Classes[class].Prompt()
-			}
-			if r, err = segment(prompts); err != nil {
-				return 0, err
-			}
+	}
+	for i, l := range r.Labels {
+		if l != NoLabel {
+			a.labels[i] = uint16(asked[l])
 		}
-		predicted := make([]uint16, len(r.Labels))
-		for i, l := range r.Labels {
-			predicted[i] = NoLabel
-			if l != NoLabel {
-				predicted[i] = uint16(asked[l])
-			}
+	}
+	expected := d.withBackground(truth.Labels)
+	confusion := NewConfusion(d.labelCount())
+	confusion.Add(expected, d.withBackground(a.labels))
+	c.Confusion = confusion.Cells()
+	if r.Proposals != nil {
+		c.Proposals = true
+		proposals := r.Proposals()
+		c.Recall.Add(truth.Labels, present, proposals)
+		oracle := NewConfusion(d.labelCount())
+		oracle.Add(expected, d.withBackground(Oracle(truth.Labels, len(d.Classes), d.Background, proposals)))
+		c.Oracle = oracle.Cells()
+	}
+	if o.Prompts == PromptsAll {
+		for class, score := range r.Scores {
+			c.Presence.Add(score, slices.Contains(present, class))
 		}
-		expected := d.withBackground(truth.Labels)
-		s.confusion.Add(expected, d.withBackground(predicted))
+	}
+	return a, nil
+}
+
+// single asks for each class of a picture alone.
+func (o Options) single(a *answer, present []int, segment func(prompts []string) (*Result, error)) error {
+	a.counted.Single = &Single{}
+	for _, class := range present {
+		r, err := segment([]string{o.Data.Classes[class].Prompt()})
+		if err != nil {
+			return err
+		}
+		a.counted.Single.Add(a.truth.Labels, class, r.Masks[0])
 		if r.Proposals != nil {
-			s.proposals = true
-			proposals := r.Proposals()
-			s.recall.Add(truth.Labels, present, proposals)
-			s.oracle.Add(expected, d.withBackground(Oracle(truth.Labels, len(d.Classes), d.Background, proposals)))
+			a.counted.Proposals = true
+			a.counted.Recall.Add(a.truth.Labels, []int{class}, r.Proposals())
 		}
-		if o.Prompts == PromptsAll && r.Scores != nil {
-			has := make([]bool, len(d.Classes))
-			for _, class := range present {
-				has[class] = true
-			}
-			for class, score := range r.Scores {
-				s.presence.Add(score, has[class])
+		for i, v := range r.Masks[0] {
+			if v != 0 {
+				a.labels[i] = uint16(class)
 			}
 		}
 	}
-	s.seconds += seconds
-	s.pictures++
-	return seconds, nil
+	return nil
 }
 
 // withBackground makes the background a class after the others, where there
@@ -328,50 +374,96 @@ func (r *Result) check(truth *Truth, prompts int, mode string) error {
 	if r.Scores != nil && len(r.Scores) != prompts {
 		return fmt.Errorf("the model answers with %d scores to %d prompts", len(r.Scores), prompts)
 	}
+	for _, score := range r.Scores {
+		if math.IsNaN(score) || math.IsInf(score, 0) {
+			return errors.New("the model answers with a score that is no number")
+		}
+	}
 	return nil
 }
 
-func (s *sums) figures(o Options) *Figures {
+// figures makes the figures of what was counted.
+func (c *Counted) figures(o Options) *Figures {
 	d := o.Data
 	nan := Figure(math.NaN())
 	f := &Figures{
-		Data: d.Dir, Prompts: o.Prompts, Pictures: s.pictures, Classes: len(d.Classes),
+		Data: d.Dir, Prompts: o.Prompts, Settings: o.Settings, Pictures: c.Pictures, Classes: len(d.Classes),
 		Background: d.Background && o.Prompts != PromptsSingle,
 		MIoU:       nan, MIoUD2: nan, MIoUForeground: nan, SingleIoU: nan,
 		Recall50: nan, Recall75: nan, OracleMIoU: nan, PresenceAUC: nan,
-		Seconds: Figure(s.seconds / float64(s.pictures)),
+		Seconds: Figure(c.Seconds / float64(c.Pictures)),
 	}
-	if s.single != nil {
-		f.MIoU, f.SingleIoU = Figure(s.single.MIoU()), Figure(s.single.Mean())
+	if d.Benchmark != nil {
+		f.Benchmark = d.Benchmark.Name
+	}
+	confusion := NewConfusion(d.labelCount())
+	confusion.AddCells(c.Confusion)
+	iou := func(class int) float64 { v, _, _ := confusion.IoU(class); return v }
+	if o.Prompts == PromptsSingle {
+		if c.Single == nil {
+			c.Single = &Single{}
+		}
+		iou = c.Single.IoU
+		f.MIoU, f.SingleIoU = Figure(c.Single.MIoU()), Figure(c.Single.Mean())
 		f.MIoUForeground = f.MIoU
 	} else {
-		f.MIoU, f.MIoUD2 = Figure(s.confusion.MIoU()), Figure(s.confusion.MIoUD2())
-		f.MIoUForeground = Figure(s.confusion.MIoUOf(len(d.Classes)))
-		f.PresenceAUC = Figure(s.presence.AUC())
-		if s.proposals {
-			f.OracleMIoU = Figure(s.oracle.MIoU())
+		f.MIoU, f.MIoUD2 = Figure(confusion.MIoU()), Figure(confusion.MIoUD2())
+		f.MIoUForeground = Figure(confusion.MIoUOf(len(d.Classes)))
+		f.PresenceAUC = Figure(c.Presence.AUC())
+		if c.Proposals {
+			oracle := NewConfusion(d.labelCount())
+			oracle.AddCells(c.Oracle)
+			f.OracleMIoU = Figure(oracle.MIoU())
 		}
 	}
-	if s.proposals && s.recall.Segments > 0 {
-		f.Recall50 = Figure(float64(s.recall.At50) / float64(s.recall.Segments))
-		f.Recall75 = Figure(float64(s.recall.At75) / float64(s.recall.Segments))
+	if c.Proposals && c.Recall.Segments > 0 {
+		f.Recall50 = Figure(float64(c.Recall.At50) / float64(c.Recall.Segments))
+		f.Recall75 = Figure(float64(c.Recall.At75) / float64(c.Recall.Segments))
 	}
-	for i, c := range d.Classes {
-		if s.single != nil {
-			if s.single.union[i] > 0 {
-				f.PerClass = append(f.PerClass, ClassFigure{c.ID, c.Name, Figure(s.single.IoU(i))})
-			}
-		} else if iou, truth, _ := s.confusion.IoU(i); truth > 0 {
-			f.PerClass = append(f.PerClass, ClassFigure{c.ID, c.Name, Figure(iou)})
-		}
+	for _, r := range c.Seen {
+		class := d.Classes[r[0]]
+		f.PerClass = append(f.PerClass, ClassFigure{class.ID, class.Name, Figure(iou(int(r[0]))), r[1], r[2]})
 	}
+	f.Mistakes = c.mistakes(d)
 	return f
+}
+
+// mistakes are the pairs of a class and a wrong answer with the most pixels.
+func (c *Counted) mistakes(d *Dataset) []Mistake {
+	const most = 30
+	name := func(label int64) string {
+		switch {
+		case label < int64(len(d.Classes)):
+			return d.Classes[label].Name
+		case label < int64(d.labelCount()):
+			return "background"
+		}
+		return "nothing"
+	}
+	pixels := map[int64]int64{}
+	var wrong Rows
+	for _, r := range c.Confusion {
+		pixels[r[0]] += r[2]
+		if r[0] != r[1] {
+			wrong = append(wrong, r)
+		}
+	}
+	slices.SortStableFunc(wrong, func(a, b [3]int64) int { return cmp.Compare(b[2], a[2]) })
+	var out []Mistake
+	for _, r := range wrong[:min(most, len(wrong))] {
+		out = append(out, Mistake{name(r[0]), name(r[1]), r[2], Figure(float64(r[2]) / float64(pixels[r[0]]))})
+	}
+	return out
 }
 
 // Write writes the figures for people, shares as percentages.
 func (f *Figures) Write(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "%s: %d pictures, %d names, prompts: %s\n", f.Data, f.Pictures, f.Classes, f.Prompts)
+	fmt.Fprintf(t, "%s: %d pictures, %d names, prompts: %s", cmp.Or(f.Benchmark, f.Data), f.Pictures, f.Classes, f.Prompts)
+	for _, s := range f.Settings {
+		fmt.Fprintf(t, ", %s: %s", s.Name, s.Value)
+	}
+	fmt.Fprintln(t)
 	percent := func(name string, x Figure, note string) {
 		if !math.IsNaN(float64(x)) {
 			fmt.Fprintf(t, "%s\t%.1f\t%s\n", name, 100*float64(x), note)
@@ -397,66 +489,4 @@ func (f *Figures) Write(w io.Writer) error {
 	percent("presence_auc", f.PresenceAUC, "scores of present against absent names")
 	fmt.Fprintf(t, "seconds\t%.3f\ta picture\n", float64(f.Seconds))
 	return t.Flush()
-}
-
-// reporter writes progress. It may be used from many goroutines.
-type reporter struct {
-	w        io.Writer
-	terminal bool
-	mutex    sync.Mutex
-	// These are guarded by the mutex.
-	done, of int
-	seconds  float64
-	written  time.Time
-}
-
-func newReporter(w io.Writer, of int) *reporter {
-	r := &reporter{w: w, of: of, written: time.Now()}
-	if f, ok := w.(*os.File); ok {
-		info, err := f.Stat()
-		r.terminal = err == nil && info.Mode()&os.ModeCharDevice != 0
-	}
-	return r
-}
-
-func (r *reporter) line(text string) {
-	if r.w != nil {
-		fmt.Fprintln(r.w, text)
-	}
-}
-
-func (r *reporter) step(seconds float64) {
-	r.mutex.Lock()
-	defer r.mutex.Unlock()
-	r.done++
-	r.seconds += seconds
-	// Seldom enough that the writing costs nothing.
-	pause := 10 * time.Second
-	if r.terminal {
-		pause = 100 * time.Millisecond
-	}
-	if r.w == nil || r.done < r.of && time.Since(r.written) < pause {
-		return
-	}
-	r.written = time.Now()
-	text := fmt.Sprintf("%d of %d pictures, %.2f s a picture", r.done, r.of, r.seconds/float64(r.done))
-	if !r.terminal {
-		fmt.Fprintln(r.w, text)
-		return
-	}
-	const width = 24
-	bar := make([]rune, width)
-	for i := range bar {
-		bar[i] = '·'
-		if i < width*r.done/r.of {
-			bar[i] = '█'
-		}
-	}
-	fmt.Fprintf(r.w, "\r%s %s ", string(bar), text)
-}
-
-func (r *reporter) end() {
-	if r.terminal && r.done > 0 {
-		fmt.Fprintln(r.w)
-	}
 }

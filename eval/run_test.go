@@ -93,18 +93,18 @@ func TestReadMask(t *testing.T) {
 		times   uint16
 		highest int
 	}{{"8", 1, 255}, {"16", 300, 65535}, {"palette", 1, 255}, {"2", 1, 255}} {
-		ids, width, height, highest, err := readMask(filepath.Join(f.dir, test.name+".png"))
-		if err != nil || width != 3 || height != 2 || highest != test.highest {
-			t.Errorf("%s: %d×%d, highest %d, %v", test.name, width, height, highest, err)
+		m, err := readMask(filepath.Join(f.dir, test.name+".png"))
+		if err != nil || m.width != 3 || m.height != 2 || m.highest != test.highest {
+			t.Errorf("%s: %+v, %v", test.name, m, err)
 			continue
 		}
-		for i := range ids {
-			if ids[i] != want[i]*test.times {
-				t.Errorf("%s: pixel %d is %d, want %d", test.name, i, ids[i], want[i]*test.times)
+		for i, id := range m.ids {
+			if id != want[i]*test.times {
+				t.Errorf("%s: pixel %d is %d, want %d", test.name, i, id, want[i]*test.times)
 			}
 		}
 	}
-	if _, _, _, _, err := readMask(filepath.Join(f.dir, "colour.png")); err == nil || !strings.Contains(err.Error(), "has colours") {
+	if _, err := readMask(filepath.Join(f.dir, "colour.png")); err == nil || !strings.Contains(err.Error(), "has colours") {
 		t.Errorf("a label map with colours gives %v", err)
 	}
 }

@@ -19,7 +19,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"segment", "PHOTO PROMPT... [-o overlay.png] [-masks DIR] [-json]", "find each prompt in a photo", segment},
-		{"eval", "-data DIR [-prompts all|present|single] [-json]", "measure the model on labelled photos", evaluate},
+		{"eval", "-data DIR [-benchmark NAME] [-prompts all|present|single] [-report DIR] [-json]", "measure the model on labelled photos", evaluate},
 		{"bench", "[PHOTO] [-precision int8|f32] [-rounds 7] [-json]", "time the model on this machine", bench},
 		{"inspect", "[WEIGHTS]", "list what is in a folder of weights", inspect},
 		{"import", "SOURCE -o DIR", "turn a training checkpoint into weights", importWeights},
