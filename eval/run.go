@@ -456,6 +456,38 @@ func (c *Counted) mistakes(d *Dataset) []Mistake {
 	return out
 }
 
+// figureLine is a figure with what it is called and means.
+type figureLine struct {
+	name, title string
+	value       Figure
+	note        string
+}
+
+// lines are the figures that are shares, in the order in which people read
+// them.
+func (f *Figures) lines() []figureLine {
+	out := []figureLine{
+		{"miou", "mIoU", f.MIoU, "mean over the classes, all pictures of a class together"},
+		{"single_iou", "single-prompt IoU", f.SingleIoU, "mean over pictures and the classes in them"},
+	}
+	if f.Prompts != PromptsSingle {
+		note := "mean over the classes in the truth"
+		if f.Background {
+			note += ", and background"
+		}
+		out = []figureLine{{"miou", "mIoU", f.MIoU, note},
+			{"miou_d2", "mIoU, older convention", f.MIoUD2, "classes that are only predicted count as 0"}}
+		if f.Background {
+			out = append(out, figureLine{"miou_foreground", "mIoU of the foreground", f.MIoUForeground, "without the background"})
+		}
+	}
+	return append(out,
+		figureLine{"recall50", "proposal recall at 0.5", f.Recall50, "segments with a proposal of IoU 0.5"},
+		figureLine{"recall75", "proposal recall at 0.75", f.Recall75, "segments with a proposal of IoU 0.75"},
+		figureLine{"oracle_miou", "oracle-classified mIoU", f.OracleMIoU, "if the truth named the proposals"},
+		figureLine{"presence_auc", "presence AUC", f.PresenceAUC, "scores of present against absent names"})
+}
+
 // Write writes the figures for people, shares as percentages.
 func (f *Figures) Write(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -464,29 +496,11 @@ func (f *Figures) Write(w io.Writer) error {
 		fmt.Fprintf(t, ", %s: %s", s.Name, s.Value)
 	}
 	fmt.Fprintln(t)
-	percent := func(name string, x Figure, note string) {
-		if !math.IsNaN(float64(x)) {
-			fmt.Fprintf(t, "%s\t%.1f\t%s\n", name, 100*float64(x), note)
+	for _, l := range f.lines() {
+		if !math.IsNaN(float64(l.value)) {
+			fmt.Fprintf(t, "%s\t%.1f\t%s\n", l.name, 100*float64(l.value), l.note)
 		}
 	}
-	background := ""
-	if f.Background {
-		background = ", and background"
-	}
-	if f.Prompts == PromptsSingle {
-		percent("miou", f.MIoU, "mean over the classes, all pictures of a class together")
-		percent("single_iou", f.SingleIoU, "mean over pictures and the classes in them")
-	} else {
-		percent("miou", f.MIoU, "mean over the classes in the truth"+background)
-		percent("miou_d2", f.MIoUD2, "classes that are only predicted count as 0")
-		if f.Background {
-			percent("miou_foreground", f.MIoUForeground, "without the background")
-		}
-	}
-	percent("recall50", f.Recall50, "segments with a proposal of IoU 0.5")
-	percent("recall75", f.Recall75, "segments with a proposal of IoU 0.75")
-	percent("oracle_miou", f.OracleMIoU, "if the truth named the proposals")
-	percent("presence_auc", f.PresenceAUC, "scores of present against absent names")
 	fmt.Fprintf(t, "seconds\t%.3f\ta picture\n", float64(f.Seconds))
 	return t.Flush()
 }
