@@ -87,6 +87,7 @@ func (f engineFlags) settings(o model.Options) ([]eval.Setting, error) {
 		return nil, err
 	}
 	hash := sha256.New()
+	fmt.Fprint(hash, m.Config) // the calibration is in it
 	for _, file := range m.Files {
 		hash.Write(file.SHA256[:])
 	}
