@@ -6,10 +6,13 @@ cd "$(dirname "$0")"
 
 npm=dist/npm   # the npm package, unpacked
 site=dist/site # the demo page, ready for any static host
+worker=dist/worker # the Cloudflare Worker that answers /api/*
 
 # Budgets in bytes: what a first visitor downloads.
 engine_budget=900000
 weights_budget=16000000
+# Cloudflare takes no larger file as a static asset.
+asset_limit=$((25 << 20))
 
 usage() {
 	cat <<'END'
@@ -17,7 +20,7 @@ usage() {
 ./build.sh serve     build what is missing, serve the site and print its address
 ./build.sh test      run all tests, in Chromium and Firefox too (PMP_SKIP_BROWSERS=1: without them)
 ./build.sh bench     compare speed with other engines (bench/run.sh)
-./build.sh deploy    upload the site to Cloudflare (needs Node and an account)
+./build.sh deploy    upload site and Worker to Cloudflare (needs Node and an account; --dry-run: without)
 ./build.sh pack      build without printing sizes
 END
 }
@@ -99,7 +102,28 @@ pack() {
 		[ "$f" = site/worker ] || cp -r "$f" $site/
 	done
 	cp -r $npm/*.js $npm/engine.wasm $npm/weights $site/pmp/
+	large=$(find $site -type f -size +${asset_limit}c)
+	[ -z "$large" ] || stop "Larger than 25 MiB, which Cloudflare does not take: $large" "Make smaller shards (weights.ShardSize)."
 	done_ "$site"
+}
+
+# The hash of a file and its size, as JSON.
+facts() { printf '{"file":"%s","bytes":%d,"sha256":"%s"}' "${1##*/}" "$(wc -c <"$1")" "$(sha256 "$1")"; }
+sha256() { if have sha256sum; then sha256sum "$1"; else shasum -a 256 "$1"; fi | cut -d ' ' -f 1; }
+
+# Builds the Worker, with what /api/version answers: what is in this build's site.
+build_worker() {
+	local about shards="" f
+	step "worker"
+	for f in $npm/weights/*; do
+		[ "$f" = $npm/weights/manifest.json ] || shards="$shards${shards:+,}$(facts "$f")"
+	done
+	about="{\"package\":\"$(sed -n 's/.*"version": *"\([^"]*\)".*/\1/p' js/package.json)\",\"engine\":$(facts $npm/engine.wasm),\"manifest\":$(facts $npm/weights/manifest.json),\"weights\":[$shards]}"
+	try "The Worker's frame could not be written; the messages above say why." \
+		go run github.com/syumai/workers/cmd/workers-assets-gen -mode=go -o $worker
+	try "The Worker does not compile; the messages above name the file and line." \
+		env GOOS=js GOARCH=wasm go build -trimpath -ldflags="-s -w -X 'main.about=$about'" -o $worker/app.wasm ./site/worker
+	done_ "$(megabytes "$(wc -c <$worker/app.wasm)")"
 }
 
 # The bytes of all given files together, each compressed as a host would.
@@ -151,6 +175,32 @@ dawn() {
 	[ -f "$dawn" ] || { mkdir -p "$cache" && npm install --no-save --prefix "$cache" webgpu@$dawn_version >/dev/null 2>&1 && [ -f "$dawn" ]; }
 }
 
+# Sets wrangler to Cloudflare's tool, installed once into the user's cache. It comes with workerd, which runs Workers.
+wrangler_version=4.80.0
+wrangler() {
+	local cache=${XDG_CACHE_HOME:-$HOME/.cache}/pmp/wrangler-$wrangler_version
+	wrangler=$cache/node_modules/.bin/wrangler
+	export WRANGLER_SEND_METRICS=false
+	[ -x "$wrangler" ] || { mkdir -p "$cache" && npm install --no-save --prefix "$cache" wrangler@$wrangler_version >/dev/null 2>&1 && [ -x "$wrangler" ]; }
+}
+
+deploy() {
+	pack
+	build_worker
+	step "deploy"
+	{ have node && have npm; } || stop "Node is missing: install Node 20 or newer (apt-get install nodejs npm), or copy $site to any static host."
+	wrangler || stop "npm could not install wrangler@$wrangler_version: see that the network is there, or copy $site to any static host."
+	case " $* " in
+	*" --dry-run "*) ;;
+	*)
+		[ -n "${CLOUDFLARE_API_TOKEN:-}" ] || "$wrangler" whoami 2>/dev/null | grep -q 'You are logged in' ||
+			stop "There is no Cloudflare account: run $wrangler login, or set CLOUDFLARE_API_TOKEN."
+		;;
+	esac
+	echo
+	exec "$wrangler" deploy --config site/worker/wrangler.jsonc "$@"
+}
+
 run_tests() {
 	local unformatted
 	pack
@@ -161,7 +211,7 @@ run_tests() {
 	done_
 	step "go vet"
 	try "Mend what go vet names." go vet ./...
-	try "Mend what go vet names." env GOOS=js GOARCH=wasm go vet ./wasm ./kernel/...
+	try "Mend what go vet names." env GOOS=js GOARCH=wasm go vet ./wasm ./site/worker ./kernel/...
 	done_
 	step "go test"
 	# The browsers have steps of their own below.
@@ -187,6 +237,16 @@ run_tests() {
 			env -i HOME="$HOME" PATH="$PATH" GOCACHE="$(go env GOCACHE)" GOPATH="$(go env GOPATH)" GOFLAGS="$(go env GOFLAGS)" \
 			GOOS=js GOARCH=wasm PMP_VARIANT=null PMP_DAWN="$dawn" NODE_OPTIONS="--require $PWD/kernel/webgpu/node.cjs" \
 			go test -count=1 -run TestVariants -exec "$(go env GOROOT)/lib/wasm/go_js_wasm_exec" ./kernel/webgpu
+	fi
+	build_worker
+	step "site and worker in workerd"
+	if ! have node || ! have npm; then
+		done_ "left out: Node is not installed (apt-get install nodejs npm)"
+	elif ! wrangler; then
+		done_ "left out: npm could not install wrangler@$wrangler_version"
+	else
+		tests "Run it alone: PMP_WRANGLER=$wrangler go test -v -count=1 -run Workerd ./site/worker, after ./build.sh deploy --dry-run" \
+			env PMP_WRANGLER="$wrangler" go test -count=1 -run Workerd ./site/worker
 	fi
 	if [ -n "${PMP_SKIP_BROWSERS:-}" ]; then
 		step "browsers"
@@ -224,11 +284,8 @@ bench)
 	exec bash bench/run.sh "$@"
 	;;
 deploy)
-	pack
-	step "deploy"
-	have npx || stop "Node is missing: install Node 20 or newer, or copy $site to any static host yourself."
-	echo
-	exec npx wrangler@4.80.0 pages deploy $site
+	shift
+	deploy "$@"
 	;;
 -h | --help | help) usage ;;
 *)

@@ -1,5 +1,5 @@
 // Package serve is a small web server for the built site: static files with the right
-// types, nothing else.
+// types and with the headers that the site itself names, nothing else.
 package serve
 
 import (
@@ -19,6 +19,7 @@ func init() {
 	// stream-compiled WebAssembly under other types.
 	for ext, kind := range map[string]string{
 		".js":          "text/javascript; charset=utf-8",
+		".txt":         "text/plain; charset=utf-8",
 		".json":        "application/json",
 		".wasm":        "application/wasm",
 		".safetensors": "application/octet-stream",
@@ -28,23 +29,30 @@ func init() {
 	}
 }
 
-// CSP is the strictest Content-Security-Policy under which everything works: no inline
-// script or style, no eval, no worker from a blob.
-const CSP = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; " +
-	"connect-src 'self'; img-src 'self' blob: data:; style-src 'self'; base-uri 'none'; form-action 'none'"
-
-// Handler serves the files of dir. Isolated pages may share memory between threads, which
-// needs two headers more.
+// Handler serves the files of dir with the headers that its _headers names. Isolated pages may
+// share memory between threads, which needs two of them; without isolated these are left out.
 func Handler(dir string, isolated bool) http.Handler {
 	files := http.FileServer(http.Dir(dir))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// Read each time, as files are, so that a rebuild shows at once.
+		headers, err := ReadHeaders(dir)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		if r.URL.Path == "/"+headersFile {
+			http.NotFound(w, r) // as hosts answer, for which it is no page
+			return
+		}
 		h := w.Header()
-		h.Set("Content-Security-Policy", CSP)
-		h.Set("X-Content-Type-Options", "nosniff")
-		// The browser keeps files but asks each time whether they changed, so a rebuild shows at once.
-		h.Set("Cache-Control", "no-cache")
-		if isolated {
-			Isolate(h)
+		// Cloudflare's own rule: the browser keeps files but asks each time whether they changed.
+		h.Set("Cache-Control", "public, max-age=0, must-revalidate")
+		for name, values := range headers.For(r.URL.Path) {
+			h[name] = values
+		}
+		if !isolated {
+			h.Del(opener)
+			h.Del(embedder)
 		}
 		files.ServeHTTP(w, r)
 	})
@@ -52,9 +60,14 @@ func Handler(dir string, isolated bool) http.Handler {
 
 // Isolate sets the headers that make a page cross-origin isolated.
 func Isolate(h http.Header) {
-	h.Set("Cross-Origin-Opener-Policy", "same-origin")
-	h.Set("Cross-Origin-Embedder-Policy", "require-corp")
+	h.Set(opener, "same-origin")
+	h.Set(embedder, "require-corp")
 }
+
+const (
+	opener   = "Cross-Origin-Opener-Policy"
+	embedder = "Cross-Origin-Embedder-Policy"
+)
 
 // ListenAndServe serves dir on addr until something fails, and prints where. If the port is
 // taken, it takes one of the next ten.

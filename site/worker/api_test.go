@@ -188,3 +188,9 @@ func TestEngineIsWithoutTheWorker(t *testing.T) {
 		}
 	}
 }
+
+func recorded(h http.Handler, path string) http.Header {
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+	return w.Result().Header
+}
