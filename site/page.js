@@ -622,9 +622,55 @@ $("save").addEventListener("click", async () => {
 
 // Addresses may name an example, words, a device and a number of threads:
 // ?example=cat&word=cat&word=sofa,couch&device=scalar&threads=1
-const named = `examples/${url.searchParams.get("example")}.jpg`;
-const first = thumbs.find((t) => t.dataset.src === named) ?? thumbs[0];
-const asked = url.searchParams.getAll("word");
+// A shared link names words and example in its fragment, which no server sees: #words=cat;sofa,couch&example=cat
+
+/** A link may have so many words of so many characters (site/worker has the same limits). */
+const MAX_WORDS = 64, MAX_WORD = 200;
+
+/** The words and the example that the fragment names, or null. */
+function linked() {
+  const named = new URLSearchParams(location.hash.slice(1));
+  const list = (named.get("words") ?? "").split(";").map((s) => s.trim()).filter((s) => s && s.length <= MAX_WORD).slice(0, MAX_WORDS);
+  return list.length ? { list, thumb: exampleOf(named.get("example")) } : null;
+}
+
+const exampleOf = (name) => thumbs.find((t) => t.dataset.src === `examples/${name}.jpg`);
+
+/** This page's address with the words, and the picture if it is an example: others' pictures stay with them. */
+function link() {
+  const named = new URLSearchParams({ words: words.map((w) => w.text.replaceAll(";", ",")).join(";") });
+  const thumb = thumbs.find((t) => t.dataset.src === current?.source);
+  if (thumb) named.set("example", thumb.dataset.src.slice("examples/".length, -".jpg".length));
+  const address = new URL(location.href);
+  address.hash = named;
+  return address.href;
+}
+
+$("share").addEventListener("click", async () => {
+  const address = link();
+  // A new fragment loads nothing and adds no step to the way back.
+  history.replaceState(null, "", address);
+  status.classList.remove("wrong");
+  try {
+    await navigator.clipboard.writeText(address);
+    status.textContent = thumbs.some((t) => t.dataset.src === current?.source) ? "The link is copied. It has the words and names the example photo." : "The link is copied. It has the words, but not your picture.";
+  } catch {
+    status.textContent = "The link now stands in the address bar; this browser did not let the page copy it.";
+  }
+});
+
+// Another link, pasted over this one, loads no new page.
+addEventListener("hashchange", async () => {
+  const to = linked();
+  if (!to) return;
+  if (to.thumb && to.thumb.dataset.src !== current?.source && !(await setPicture(to.thumb.dataset.src, to.thumb.dataset.alt))) return;
+  setWords(to.list);
+  ask(0);
+});
+
+const shared = linked();
+const first = shared?.thumb ?? exampleOf(url.searchParams.get("example")) ?? thumbs[0];
+const asked = shared?.list ?? url.searchParams.getAll("word");
 setWords(asked.length ? asked : wordsOf(first));
 busy("Starting…");
 await setPicture(first.dataset.src, first.dataset.alt);

@@ -43,6 +43,7 @@ import (
 type testServer struct {
 	*httptest.Server
 	site, suite string
+	policy      string // the site's Content-Security-Policy
 	kernels     string // the file for /kernels.wasm
 
 	mu       sync.Mutex
@@ -86,7 +87,11 @@ func (s *testServer) run(b browser, page string) (printed string, finished bool,
 }
 
 func newTestServer(t *testing.T, site, suite string) *testServer {
-	s := &testServer{site: site, suite: suite, asked: map[string]int{}, finished: make(chan struct{})}
+	headers, err := serve.ReadHeaders(site)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &testServer{site: site, suite: suite, policy: headers.For("/").Get("Content-Security-Policy"), asked: map[string]int{}, finished: make(chan struct{})}
 	s.Server = httptest.NewServer(http.HandlerFunc(s.serve))
 	t.Cleanup(s.Close)
 	return s
@@ -106,7 +111,7 @@ func (s *testServer) serve(w http.ResponseWriter, r *http.Request) {
 		http.ServeFile(w, r, s.kernels)
 		return
 	case "strict":
-		h.Set("Content-Security-Policy", serve.CSP)
+		h.Set("Content-Security-Policy", s.policy)
 		h.Set("X-Content-Type-Options", "nosniff")
 	case "isolated":
 		serve.Isolate(h)
@@ -114,7 +119,7 @@ func (s *testServer) serve(w http.ResponseWriter, r *http.Request) {
 			h.Set("Content-Type", "text/plain")
 		}
 	case "both":
-		h.Set("Content-Security-Policy", serve.CSP)
+		h.Set("Content-Security-Policy", s.policy)
 		serve.Isolate(h)
 	case "nothreads", "deafthreads":
 		serve.Isolate(h)
@@ -129,7 +134,7 @@ func (s *testServer) serve(w http.ResponseWriter, r *http.Request) {
 	case "cors":
 		h.Set("Access-Control-Allow-Origin", "*")
 	case "nowasm":
-		h.Set("Content-Security-Policy", strings.ReplaceAll(serve.CSP, "'wasm-unsafe-eval'", ""))
+		h.Set("Content-Security-Policy", strings.ReplaceAll(s.policy, "'wasm-unsafe-eval'", ""))
 	case "nofile":
 		if strings.HasSuffix(rest, "wasm_exec.js") {
 			http.NotFound(w, r)
@@ -141,7 +146,7 @@ func (s *testServer) serve(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	case "card", "nocard", "hungcard", "smallcard", "realcard":
-		h.Set("Content-Security-Policy", serve.CSP)
+		h.Set("Content-Security-Policy", s.policy)
 		if strings.HasSuffix(rest, "/worker.js") {
 			s.script(w, cards[mode]+card, rest)
 			return
@@ -176,7 +181,7 @@ func (s *testServer) serve(w http.ResponseWriter, r *http.Request) {
 	if inner, ok := strings.CutPrefix(rest, "test/"); ok {
 		rest, dir = inner, s.suite
 		if mode == "strict" { // the suite shows the demo page in a frame
-			h.Set("Content-Security-Policy", serve.CSP+"; frame-src 'self'")
+			h.Set("Content-Security-Policy", s.policy+"; frame-src 'self'")
 		}
 	}
 	if name, ok := strings.CutSuffix(rest, ".as-png"); ok {

@@ -1249,6 +1249,24 @@ test("the demo page", async () => {
   page().dispatchEvent(new view.DragEvent("drop", { dataTransfer: bad, bubbles: true, cancelable: true }));
   await until("the page says what is wrong", () => page().getElementById("status").classList.contains("wrong"));
 
+  // A shared link.
+  const { origin, pathname } = view.location;
+  page().querySelector('.thumb[data-src="examples/coffee.jpg"]').click();
+  await until("another example is segmented", () => page().getElementById("photo").src.endsWith("coffee.jpg") && done());
+  await type("sofa, couch");
+  page().getElementById("share").click();
+  await until("the page says where the link is", () => /link/.test(page().getElementById("status").textContent));
+  same(view.location.href, `${origin}${pathname}#words=${encodeURIComponent("cup, mug;dog;sofa, couch").replaceAll("%20", "+")}&example=coffee`, "the link");
+  const hostile = encodeURIComponent(`<img src=x onerror=alert(1)>;${"long".repeat(100)};cat`);
+  view.location.hash = `words=${hostile}&example=cat`;
+  await until("the link's picture is shown", () => page().getElementById("photo").src.endsWith("cat.jpg"));
+  await until("the link's words are answered", () => notes().length === 2 && done());
+  same(notes().map(([name]) => name), ["<img src=x onerror=alert(1)>", "cat"], "words of a link");
+  same(page().querySelectorAll("#chips img").length, 0, "pictures among the words");
+  frame.src = `${pathname}?again#words=${encodeURIComponent("dog;".repeat(200) + Array.from({ length: 200 }, (_, i) => `thing ${i}`).join(";"))}&example=../../x`;
+  await until("a page opened by a link is segmented", () => frame.contentWindow.location.search === "?again" && page().getElementById("photo").src.endsWith("astronaut.jpg") && done());
+  same(notes().map(([name]) => name), ["dog"], "words of an overlong link, each once");
+
   frame.remove();
   return { shift };
 });
