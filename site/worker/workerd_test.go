@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -189,7 +191,9 @@ func TestWorkerd(t *testing.T) {
 func command(t *testing.T, wrangler string, args ...string) *exec.Cmd {
 	home := t.TempDir()
 	cmd := exec.Command(wrangler, append(args, "--config", "wrangler.jsonc")...)
-	cmd.Env = append(os.Environ(), "CI=1", "WRANGLER_SEND_METRICS=false", "HOME="+home, "XDG_CONFIG_HOME="+home, "NO_COLOR=1")
+	// The last two keep it from asking where it is and whether there is a newer one.
+	cmd.Env = append(os.Environ(), "CI=1", "WRANGLER_SEND_METRICS=false", "NO_COLOR=1", "HOME="+home, "XDG_CONFIG_HOME="+home,
+		"CLOUDFLARE_CF_FETCH_ENABLED=false", "npm_config_registry=http://127.0.0.1:9")
 	return cmd
 }
 
