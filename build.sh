@@ -102,6 +102,7 @@ pack() {
 		[ "$f" = site/worker ] || cp -r "$f" $site/
 	done
 	cp -r $npm/*.js $npm/engine.wasm $npm/weights $site/pmp/
+	keep_files
 	large=$(find $site -type f -size +${asset_limit}c)
 	[ -z "$large" ] || stop "Larger than 25 MiB, which Cloudflare does not take: $large" "Make smaller shards (weights.ShardSize)."
 	done_ "$site"
@@ -124,6 +125,16 @@ build_worker() {
 	try "The Worker does not compile; the messages above name the file and line." \
 		env GOOS=js GOARCH=wasm go build -trimpath -ldflags="-s -w -X 'main.about=$about'" -o $worker/app.wasm ./site/worker
 	done_ "$(megabytes "$(wc -c <$worker/app.wasm)")"
+}
+
+# Tells the service worker which files the site has, and their common hash.
+keep_files() {
+	local files version
+	files=$(cd $site && find . -type f ! -path './pmp/weights/*' ! -name _headers ! -name sw.js ! -name '*.md' | LC_ALL=C sort)
+	version=$(cd $site && cat $files sw.js | cksum | cut -d' ' -f1)
+	files=$(printf '"%s", ' ./ $files)
+	sed -i.old -e "s|^const FILES = .*|const FILES = [${files%, }];|" -e "s|^const VERSION = .*|const VERSION = \"$version\";|" $site/sw.js
+	rm $site/sw.js.old
 }
 
 # The bytes of all given files together, each compressed as a host would.
@@ -259,9 +270,9 @@ run_tests() {
 		tests "Run it alone: go test -v -run $b ./internal/browsertest (PMP_ONLY=word runs some of its tests; PMP_SKIP_BROWSERS=1 leaves browsers out)" \
 			env PMP_NEED_BROWSERS=1 go test -count=1 -timeout 15m -run "$b" ./internal/browsertest
 	done
-	step "npm package, packed"
-	tests "Run it alone: go test -v -run 'Node|Types|Package|Docs' ./internal/browsertest" \
-		env PMP_NEED_BROWSERS=1 go test -count=1 -run 'TestNode|TestTypes|TestPackage|TestDocs' ./internal/browsertest
+	step "package packed, page offline"
+	tests "Run it alone: go test -v -run 'Node|Types|Package|Docs|Offline' ./internal/browsertest" \
+		env PMP_NEED_BROWSERS=1 go test -count=1 -run 'TestNode|TestTypes|TestPackage|TestDocs|TestOffline' ./internal/browsertest
 	step "WebGPU on a software card"
 	tests "Run it alone: go test -v -run WebGPU ./internal/browsertest (PMP_ONLY=word runs some of its tests)" \
 		env PMP_NEED_BROWSERS=1 go test -count=1 -timeout 40m -run WebGPU ./internal/browsertest

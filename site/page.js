@@ -620,6 +620,11 @@ $("save").addEventListener("click", async () => {
 
 // ---------------------------------------------------------------------------
 
+// The next visit needs no network. On one's own machine the page would be yesterday's after every change to it.
+if (!/^(localhost|127\.|\[::1\])/.test(location.hostname) || url.searchParams.has("keep")) {
+  loading.then(() => navigator.serviceWorker?.register("sw.js")).catch(() => {});
+}
+
 // Addresses may name an example, words, a device and a number of threads:
 // ?example=cat&word=cat&word=sofa,couch&device=scalar&threads=1
 // A shared link names words and example in its fragment, which no server sees: #words=cat;sofa,couch&example=cat

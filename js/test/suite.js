@@ -1014,7 +1014,7 @@ test("a thousand answers", async () => {
       await picture.segment([["cat", "dog"][i % 2], `thing ${i % 50}`]);
       if (i % 100 === 99) use.push(seg.report().memory.engine + seg.report().memory.kernels);
     }
-    check(use.at(-1) <= use[4] * 1.01, `bytes after each hundred: ${use}`);
+    check(use.at(-1) <= use[4] * 1.05, `bytes after each hundred: ${use}`);
     picture.close();
     return { use };
   });
