@@ -1231,7 +1231,8 @@ test("the demo page", async () => {
     check(!page().querySelector("dialog[open]"), "the dialog is closed");
   }
 
-  // By its address: from here it can be read.
+  // By its address: from here it can be read, and the policy lets other hosts' through.
+  check(/img-src[^;]* https:/.test((await fetch("../")).headers.get("content-security-policy")), "pictures of other hosts");
   page().getElementById("address").click();
   page().getElementById("address-text").value = PHOTO;
   const encoded = page().documentElement.dataset.encodes;
