@@ -265,7 +265,9 @@ func littleEndian(f []float32) []byte {
 
 // TestEval measures the model on one photo whose truth is the model's own
 // mask, so that every figure must be (nearly) perfect.
-func TestEval(t *testing.T) {
+// catData is a data set of one photo, whose truth is what the model says.
+func catData(t *testing.T) (dir string) {
+	t.Helper()
 	var a answer
 	if err := json.Unmarshal([]byte(pmp(t, "segment", cat, "cat", "-json")), &a); err != nil {
 		t.Fatal(err)
@@ -274,7 +276,7 @@ func TestEval(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
+	dir = t.TempDir()
 	for _, sub := range []string{"images", "masks"} {
 		if err := os.Mkdir(filepath.Join(dir, sub), 0o777); err != nil {
 			t.Fatal(err)
@@ -297,6 +299,11 @@ func TestEval(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	return dir
+}
+
+func TestEval(t *testing.T) {
+	dir := catData(t)
 	for prompts, figures := range map[string][]string{"single": {"single_iou"}, "present": {"miou_foreground"},
 		"all": {"presence_auc"}} {
 		var got map[string]any
