@@ -132,10 +132,10 @@ class Batches:
     """Endless batches, made ahead in a thread. Rank r of n ranks sees every n-th view."""
 
     def __init__(self, cache_folder, classes, table, batch, points, seed, rank=0, ranks=1, levels=None, dropped=(),
-                 every_name=False):
+                 every_name=False, held_out=False):
         self.cache, self.table = Cache(cache_folder), table
         self.prompts = Prompts(classes, table, every=every_name)
-        self.batch, self.points, self.levels = batch, points, levels
+        self.batch, self.points, self.levels, self.held_out = batch, points, levels, held_out
         self.rng, self.np_rng = random.Random(seed * 97 + rank), np.random.default_rng([seed, rank])
         self.rank, self.ranks, self.dropped = rank, ranks, set(dropped)
         self.lut = np.arange(256, dtype=np.uint8)
@@ -147,7 +147,8 @@ class Batches:
         while True:
             # Read again each round: the cache may still be growing.
             facts = [f for f in self.cache.facts()
-                     if f[1]["name"] not in self.dropped and not is_calibration(f[1]["source"], f[1]["name"])][self.rank::self.ranks]
+                     if f[1]["name"] not in self.dropped
+                     and is_calibration(f[1]["source"], f[1]["name"]) == self.held_out][self.rank::self.ranks]
             self.rng.shuffle(facts)
             yield from facts
 
