@@ -48,8 +48,8 @@ class PhraseTable:
 class Prompts:
     """Chooses what to ask for in a view: present names, names known to be absent, one name alone, or only absent ones."""
 
-    def __init__(self, classes, table, most=64):
-        self.classes, self.table, self.most = classes, table, most
+    def __init__(self, classes, table, most=64, every=False):
+        self.classes, self.table, self.most, self.every = classes, table, most, every
         tags = set(classes.clothing.values())
         self.worn = tags - {c for c in tags if classes.names[c][0] in CARRIED}
 
@@ -71,7 +71,9 @@ class Prompts:
         here = list(present)
         rng.shuffle(here)
         u = rng.random()
-        if u < 0.25 and here:
+        if self.every:                                                    # all the source labels, whatever is there
+            here, foreign = here[:MOST_TARGETS], 0
+        elif u < 0.25 and here:
             here, absent, foreign = here[:1], [], 0
         elif u < 0.35 or not here:
             n = 1 if rng.random() < 0.4 else rng.randint(2, 24)
@@ -129,10 +131,11 @@ def cell_labels(labels, cells):
 class Batches:
     """Endless batches, made ahead in a thread. Rank r of n ranks sees every n-th view."""
 
-    def __init__(self, cache_folder, classes, table, batch, points, seed, rank=0, ranks=1, levels=None, dropped=()):
+    def __init__(self, cache_folder, classes, table, batch, points, seed, rank=0, ranks=1, levels=None, dropped=(),
+                 every_name=False, held_out=False):
         self.cache, self.table = Cache(cache_folder), table
-        self.prompts = Prompts(classes, table)
-        self.batch, self.points, self.levels = batch, points, levels
+        self.prompts = Prompts(classes, table, every=every_name)
+        self.batch, self.points, self.levels, self.held_out = batch, points, levels, held_out
         self.rng, self.np_rng = random.Random(seed * 97 + rank), np.random.default_rng([seed, rank])
         self.rank, self.ranks, self.dropped = rank, ranks, set(dropped)
         self.lut = np.arange(256, dtype=np.uint8)
@@ -144,7 +147,8 @@ class Batches:
         while True:
             # Read again each round: the cache may still be growing.
             facts = [f for f in self.cache.facts()
-                     if f[1]["name"] not in self.dropped and not is_calibration(f[1]["source"], f[1]["name"])][self.rank::self.ranks]
+                     if f[1]["name"] not in self.dropped
+                     and is_calibration(f[1]["source"], f[1]["name"]) == self.held_out][self.rank::self.ranks]
             self.rng.shuffle(facts)
             yield from facts
 

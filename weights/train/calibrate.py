@@ -11,18 +11,18 @@ import numpy as np
 import torch
 
 import data
-from network import load_efficientnet_lite0, normalise, presence_score
+from network import load_published, normalise, presence_score
 from views import read_pixels
 
 RIDGE = 0.5
 
 
-def fit_rows(network, names_embedded, pooled, rank):
+def fit_rows(network, names_embedded, pooled, rank, data_dir):
     """Kernel ridge from name vectors [1000,embed] to the centred rows of the ImageNet classifier, at low rank.
 
     pooled: average head features of ImageNet photos [n,1280]; their mean is the centre of the similarity.
     """
-    classifier, _ = load_efficientnet_lite0(network.trunk)
+    classifier, _ = load_published(network.trunk, data_dir)
     rows = normalise(classifier - classifier.mean(0))                     # [1000,C]
     kernel = ((names_embedded @ names_embedded.T - 1) / 0.3).exp()
     coefficients = torch.linalg.solve(kernel + RIDGE * torch.eye(len(kernel)), rows)

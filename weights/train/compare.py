@@ -1,9 +1,11 @@
 """Tables of what compare.sh has run, in Markdown.
 
-    python compare.py --runs WORK/compare
+    python compare.py --runs WORK/compare                              # text on against off
+    python compare.py --runs WORK/compare --ablation WORK/no-null      # the text as it is against an ablation of it
 
-Only seeds whose both runs are complete count. Figures are mean ± standard deviation over the seeds (n − 1); "difference" is on
-minus off of the same seed, and its last entry tells in how many of the seeds on was the higher one.
+Only seeds whose both runs are complete count. Figures are mean ± standard deviation over the seeds (n − 1); "difference" is the
+second kind minus the first of the same seed, and its last entry tells in how many of the seeds the second was the higher one.
+"mean of sets" is the mean over the sets of photos, taken within a run.
 """
 import argparse
 import json
@@ -12,9 +14,14 @@ import statistics
 from pathlib import Path
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from network import Network
 
 COLUMNS = {"recall50": "recall .5", "recall75": "recall .75", "oracle": "oracle mIoU", "full": "all names, mIoU",
            "present": "present names, mIoU", "single": "single prompt, IoU", "auc": "presence AUC", "auc_single": "AUC, alone"}
+STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}                        # 97.5 % quantile of Student's t, by the number of seeds
+PROMPTS = 20                                                               # for which the multiplications are counted
 
 
 def shown(key, value):
@@ -28,6 +35,12 @@ def spread(key, values, sign=""):
     return text + (f" ± {shown(key, statistics.stdev(values))}" if len(values) > 1 else "")
 
 
+def beyond_zero(values):
+    """Whether the 95 % interval of the mean leaves zero out."""
+    n = len(values)
+    return n in STUDENT and abs(statistics.mean(values)) > STUDENT[n] * statistics.stdev(values) / n ** 0.5
+
+
 def heading(*cells):
     print("\n| " + " | ".join(cells) + " |\n|" + "---|" * len(cells))
 
@@ -36,44 +49,70 @@ def row(*cells):
     print("| " + " | ".join(map(str, cells)) + " |")
 
 
+def figures(run):
+    """{set: figures} of a run, and the mean of its sets."""
+    found = json.loads((run / "figures.json").read_text())
+    return found | {"mean of sets": {key: statistics.mean(f[key] for f in found.values()) for key in COLUMNS}}
+
+
 def cost(run):
-    """Parameters of the decoders, and seconds a step of the clock and of the processor, from a run's checkpoint and log."""
-    model = torch.load(run / "last.pt", weights_only=True)["model"]
+    """Of a run: trained parameters, seconds a step of the clock and of the processor, and millions of multiplications of a
+    request: of the pixel decoder, of the mask decoder and of its text steps."""
+    saved = torch.load(run / "last.pt", weights_only=True)
+    parameters = sum(v.numel() for k, v in saved["model"].items() if k.startswith(("pixel.", "decoder.")))
     steps = re.findall(r"^step (\d+) .* (\d+) s, of the processor (\d+) s$", (run / "log.txt").read_text(), re.M)
     step, clock, processor = map(int, steps[-1])
-    return sum(v.numel() for k, v in model.items() if k.startswith(("pixel.", "decoder."))), clock / step, processor / step
+    network = Network(saved["config"]).requires_grad_(False)      # the counter wants no gradients either
+    size = network.config["size"]
+    features = {name: torch.zeros(1, c, size // int(name[1:]), size // int(name[1:])) for name, c in network.trunk.channels.items()}
+    with FlopCounterMode(display=False) as counter:
+        network.segment(network.encode_features(features), torch.zeros(1, PROMPTS, network.config["embed"]))
+    million = {name: sum(v.values()) / 2e6 for name, v in counter.get_flop_counts().items()}      # two operations each
+    text = sum(v for name, v in million.items() if name.endswith((".text", ".text_first", ".text_proj")))
+    return parameters, clock / step, processor / step, million["PixelDecoder"], million["MaskDecoder"], text
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--runs", required=True)
+    p.add_argument("--ablation", help="folder of runs whose text differs from that of --runs")
     args = p.parse_args()
     runs = Path(args.runs)
-    complete = lambda kind: {f.parent.name.removeprefix(f"{kind}-") for f in runs.glob(f"{kind}-*/figures.json")}
-    seeds = sorted(complete("on") & complete("off"), key=int)
-    figures = {kind: [json.loads((runs / f"{kind}-{s}/figures.json").read_text()) for s in seeds] for kind in ("off", "on")}
+    kinds = {"off": (runs, "off"), "on": (runs, "on")}
+    if args.ablation:
+        kinds = {"as it is": (runs, "on"), Path(args.ablation).name: (Path(args.ablation), "on")}
+    complete = [{f.parent.name.removeprefix(f"{kind}-") for f in folder.glob(f"{kind}-*/figures.json")} for folder, kind in kinds.values()]
+    seeds = sorted(complete[0] & complete[1], key=int)
+    found = {label: [figures(folder / f"{kind}-{s}") for s in seeds] for label, (folder, kind) in kinds.items()}
+    first, second = found
+    sets = list(found[first][0])
 
     heading("photos", "text", *COLUMNS.values())
-    for name in figures["on"][0]:
-        pairs = {key: [[f[name][key] for f in figures[kind]] for kind in ("off", "on")] for key in COLUMNS}
-        row(name, "off", *(spread(key, off) for key, (off, _) in pairs.items()))
-        row("", "on", *(spread(key, on) for key, (_, on) in pairs.items()))
-        row("", "difference", *(spread(key, [b - a for a, b in zip(off, on)], "+") + f", {sum(b > a for a, b in zip(off, on))}/{len(seeds)}"
-                                for key, (off, on) in pairs.items()))
+    clear = []
+    for name in sets:
+        pairs = {key: [[f[name][key] for f in found[label]] for label in found] for key in COLUMNS}
+        row(name, first, *(spread(key, a) for key, (a, _) in pairs.items()))
+        row("", second, *(spread(key, b) for key, (_, b) in pairs.items()))
+        gains = {key: [y - x for x, y in zip(a, b)] for key, (a, b) in pairs.items()}
+        row("", "difference", *(spread(key, g, "+") + f", {sum(v > 0 for v in g)}/{len(seeds)}" for key, g in gains.items()))
+        clear += [f"{name} {COLUMNS[key]} {shown(key, statistics.mean(g))}" for key, g in gains.items() if beyond_zero(g)]
+    print(f"\nThe 95 % interval (Student's t) leaves zero out in {len(clear)} of {len(sets) * len(COLUMNS)}: {'; '.join(clear) or 'none'}.")
+
+    heading("seed", "text", "trained parameters", "processor seconds a step", "clock seconds a step", "M mult. pixel decoder",
+            f"mask decoder, {PROMPTS} prompts", "of it text", "theta", "alpha")
+    for seed in seeds:
+        for label, (folder, kind) in kinds.items():
+            run = folder / f"{kind}-{seed}"
+            parameters, clock, processor, pixel, decoder, text = cost(run)
+            config = json.loads((run / "export/config.json").read_text())
+            row(seed, label, f"{parameters:,}", f"{processor:.3f}", f"{clock:.2f}", f"{pixel:.0f}", f"{decoder:.1f}", f"{text:.1f}",
+                config["theta"], config["alpha"])
 
     heading("photos", "seed", "text", *COLUMNS.values())
-    for name in figures["on"][0]:
+    for name in sets:
         for i, seed in enumerate(seeds):
-            for kind in ("off", "on"):
-                row(name, seed, kind, *(shown(key, figures[kind][i][name][key]) for key in COLUMNS))
-
-    heading("seed", "text", "trained parameters", "seconds a step", "processor seconds a step", "theta", "alpha")
-    for seed in seeds:
-        for kind in ("off", "on"):
-            run = runs / f"{kind}-{seed}"
-            parameters, clock, processor = cost(run)
-            config = json.loads((run / "export/config.json").read_text())
-            row(seed, kind, f"{parameters:,}", f"{clock:.2f}", f"{processor:.2f}", config["theta"], config["alpha"])
+            for label in found:
+                row(name, seed, label, *(shown(key, found[label][i][name][key]) for key in COLUMNS))
 
 
 if __name__ == "__main__":

@@ -32,6 +32,12 @@ def spread(embeddings, limit):
     return kept
 
 
+def variant(config):
+    """What tells a network of another arch from pmp-s."""
+    keys = ("trunk", "strides", "masked", "order", "text_first", "null_key", "pool")
+    return {k: config[k] for k in keys} if config["arch"] != DEFAULTS["arch"] else {}
+
+
 def int8_bytes(state):
     """The size when matrices take a byte a weight and an f16 scale a row, and vectors two bytes a number."""
     return sum(v.numel() + 2 * len(v) if v.ndim > 1 else 2 * v.numel() for v in state.values())
@@ -63,7 +69,7 @@ def main():
     config = {**saved["config"], "stage2": {"names": 1000, "rank": args.rank, "trained": len(trained)}}
     network = Network(config)
     pooled = imagenet_pooled(network, args.data, args.cache).flatten(0, 1)
-    stage2 = fit_rows(network, embed(encoder, words, names.imagenet_names(args.data)), pooled, args.rank)
+    stage2 = fit_rows(network, embed(encoder, words, names.imagenet_names(args.data)), pooled, args.rank, args.data)
     # fit_rows fills the trunk with the published weights; the checkpoint's come last, for they may be tuned.
     network.load_state_dict({k: v for k, v in saved["model"].items() if not k.startswith("stage2.")}, strict=False)
     network.stage2.load_state_dict({**stage2, "trained": embeddings[trained]})
@@ -82,7 +88,7 @@ def main():
     c = network.config
     (out / "config.json").write_text(json.dumps({
         "arch": c["arch"], "d": c["d"], "dm": c["dm"], "heads": c["heads"], "queries": c["queries"], "layers": c["layers"],
-        "size": c["size"], "pmp": c["pmp"], "alpha": numbers["alpha"], "beta": numbers["beta"], "kappa": numbers["kappa"],
+        "size": c["size"], "pmp": c["pmp"], **variant(c), "alpha": numbers["alpha"], "beta": numbers["beta"], "kappa": numbers["kappa"],
         "b0": numbers["b0"], "seen_hi": c["seen_hi"], "seen_lo": c["seen_lo"], "theta": numbers["theta"],
         "presence": numbers["presence"], "templates": ["{}"],
         "text": {k: encoder.config[k] for k in ("layers", "heads", "max_tokens")}, "trained_names": [phrases[i] for i in trained]}, indent=1) + "\n")

@@ -14,7 +14,9 @@ Because of the trunk's TensorFlow padding the cell i of a map of stride s is cen
 all resampling here respects that.
 """
 import math
+from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -25,13 +27,22 @@ DEFAULTS = {
     "dm": 64,            # width of the mask features
     "heads": 8,
     "queries": 48,
-    "layers": 3,         # decoder layers; layer i looks at stride (32, 16, 8)[i % 3]
+    "layers": 3,         # decoder layers
     "ffn": 512,
     "class_hidden": 256,
     "embed": 384,        # width of a text embedding
     "size": 512,         # long side of the picture the network looks at
     "pmp": True,         # text cross-attention in the decoder
+    # The variants that docs/results.md compares. The Go engine computes the values given here only, so train.py gives a
+    # network with any other value another "arch", which the engine refuses.
+    "strides": [32, 16, 8],                      # layer i looks at strides[i % len(strides)]
+    "masked": True,                              # a query only looks where its last mask is (Mask2Former), or everywhere
+    "order": ["image", "text", "self", "ffn"],   # the steps of a layer; a network without pmp leaves "text" out
+    "text_first": True,                          # one more text step before the first prediction
+    "null_key": True,                            # a text token that stands for no prompt
+    "pool": True,                                # the class embedding also reads the mask-pooled features of the trunk's head
     "trunk": {
+        "name": "efficientnet-lite0",
         "stem": 32,
         "head": 1280,
         # kernel, stride, expansion, channels, repeats
@@ -42,6 +53,24 @@ DEFAULTS = {
     "stage2": {"names": 1000, "rank": 128, "trained": 1},
     "alpha": 0.0, "beta": 0.8, "kappa": 12.0, "b0": 0.0, "seen_hi": 0.95, "seen_lo": 0.6, "theta": 0.5,
     "presence": {"bias": 0.0, "logit": 1.0, "peak": 0.0, "prompts": 0.0},
+}
+
+
+# MobileNetV2 1.0 is built of the same blocks.
+MOBILENET_V2 = {
+    "name": "mobilenet-v2",
+    "stem": 32,
+    "head": 1280,
+    "stages": [[3, 1, 1, 16, 1], [3, 2, 6, 24, 2], [3, 2, 6, 32, 3], [3, 2, 6, 64, 4], [3, 1, 6, 96, 3], [3, 2, 6, 160, 3],
+               [3, 1, 6, 320, 1]],
+}
+ENCODERS = {t["name"]: t for t in (DEFAULTS["trunk"], MOBILENET_V2)}
+
+# MaskFormer's decoder (version 1, the one of OVSeg): six DETR layers that look at all of stride 32. The text step comes after
+# the image's, as in the default, and "self" before it, as in DETR.
+GENERATORS = {
+    "mask2former": {},
+    "maskformer": {"layers": 6, "strides": [32], "masked": False, "order": ["self", "image", "text", "ffn"]},
 }
 
 
@@ -102,7 +131,7 @@ class Conv(nn.Conv2d):
 
 
 class InvertedResidual(nn.Module):
-    """EfficientNet-Lite's block: expand 1×1, depthwise k×k, project 1×1; batch norms are folded into the convolutions."""
+    """The block of EfficientNet-Lite and MobileNetV2: expand 1×1, depthwise k×k, project 1×1; batch norms are folded into the convolutions."""
 
     def __init__(self, cin, cout, kernel, stride, expansion):
         super().__init__()
@@ -121,10 +150,11 @@ class InvertedResidual(nn.Module):
 
 
 class Trunk(nn.Module):
-    """EfficientNet-Lite0 without its classifier. The outputs are the last blocks of strides 4, 8, 16 and 32."""
+    """EfficientNet-Lite0 or MobileNetV2 without its classifier. The outputs are the last blocks of strides 4, 8, 16 and 32."""
 
     def __init__(self, config):
         super().__init__()
+        self.name = config["name"]
         cin = config["stem"]
         self.stem = Conv(3, cin, 3, 2)
         blocks, scale, last = [], 2, {}
@@ -284,7 +314,8 @@ class EncoderLayer(nn.Module):
 
 
 class PixelDecoder(nn.Module):
-    """A light feature pyramid: decoder inputs P32, P16, P8 and mask features M4 with their exact reductions."""
+    """A light feature pyramid: decoder inputs P32, P16, P8 (those of config's strides) and mask features M4 with their exact
+    reductions."""
 
     def __init__(self, config, channels):
         super().__init__()
@@ -295,7 +326,9 @@ class PixelDecoder(nn.Module):
         self.lateral8 = nn.Conv2d(channels["f8"], d, 1)
         self.lateral4 = nn.Conv2d(channels["f4"], dm, 1)
         self.encoder = EncoderLayer(d, config["heads"], config["ffn"])
-        self.out32, self.out16, self.out8 = Separable(d, d), Separable(d, d), Separable(d, d)
+        self.strides = config["strides"]
+        for s in self.strides:
+            self.add_module(f"out{s}", Separable(d, d))
         self.reduce4 = nn.Conv2d(d, dm, 1)
         self.mask1, self.mask2 = Separable(dm, dm), Separable(dm, dm)
 
@@ -312,8 +345,9 @@ class PixelDecoder(nn.Module):
         # The reductions only steer attention and pooling, neither of which passes a gradient to the masks.
         m8 = down2(m4.detach())
         m16 = down2(m8)
-        return {"x32": x32, "x16": x16, "x8": x8, "x4": x4, "P32": self.out32(x32), "P16": self.out16(x16),
-                "P8": self.out8(x8), "M4": m4, "M8": m8, "M16": m16, "M32": down2(m16)}
+        pyramid = {"x32": x32, "x16": x16, "x8": x8, "x4": x4}
+        inputs = {f"P{s}": getattr(self, f"out{s}")(pyramid[f"x{s}"]) for s in self.strides}
+        return {**pyramid, **inputs, "M4": m4, "M8": m8, "M16": m16, "M32": down2(m16)}
 
 
 # ------------------------------------------------------------------------------------------------------------- mask decoder
@@ -331,9 +365,12 @@ class MLP(nn.Sequential):
 
 
 class DecoderLayer(nn.Module):
+    """The steps of config's order. Every one adds to the queries; all but the text step normalise them after."""
+
     def __init__(self, config):
         super().__init__()
         d, heads = config["d"], config["heads"]
+        self.order = [step for step in config["order"] if step != "text" or config["pmp"]]
         self.image = Attention(d, heads)
         self.norm_image = nn.LayerNorm(d)
         if config["pmp"]:
@@ -343,12 +380,23 @@ class DecoderLayer(nn.Module):
         self.linear1, self.linear2 = nn.Linear(d, config["ffn"]), nn.Linear(config["ffn"], d)
         self.norm_ffn = nn.LayerNorm(d)
 
+    def step(self, name, x, position, image, text):
+        """One step on queries x. image: keys, values, where each query may look; text: tokens, which of them exist."""
+        if name == "image":
+            key, value, looks = image
+            return self.norm_image(x + self.image(x + position, key, value, looks))
+        if name == "text":
+            return self.text(x, position, *text)
+        if name == "self":
+            return self.norm_self(x + self.self(x + position, x + position, x))
+        return self.norm_ffn(x + self.linear2(F.relu(self.linear1(x))))
+
 
 class MaskDecoder(nn.Module):
     def __init__(self, config, head_channels):
         super().__init__()
         d, dm, embed, heads = config["d"], config["dm"], config["embed"], config["heads"]
-        self.pmp, self.size = config["pmp"], config["size"]
+        self.pmp, self.size, self.strides, self.masked = config["pmp"], config["size"], config["strides"], config["masked"]
         self.query_feat = nn.Parameter(torch.randn(config["queries"], d))
         self.query_pos = nn.Parameter(torch.randn(config["queries"], d))
         if self.pmp:
@@ -356,27 +404,31 @@ class MaskDecoder(nn.Module):
             self.text_proj = nn.Linear(embed, d)
             nn.init.normal_(self.text_proj.weight)
             nn.init.zeros_(self.text_proj.bias)
-            self.null_key = nn.Parameter(torch.randn(d))
-            self.text_first = TextStep(d, heads)
+            self.null_key = nn.Parameter(torch.randn(d)) if config["null_key"] else None
+            self.text_first = TextStep(d, heads) if config["text_first"] else None
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config["layers"]))
         self.norm = nn.LayerNorm(d)
         self.mask_mlp = MLP(d, d, d, dm)
         self.class_mlp = MLP(d, config["class_hidden"], embed)
-        self.pool_norm = nn.LayerNorm(head_channels)
-        self.pool_proj = nn.Linear(head_channels, embed)
-        nn.init.zeros_(self.pool_proj.weight)
-        nn.init.zeros_(self.pool_proj.bias)
+        self.pool = config["pool"]
+        if self.pool:
+            self.pool_norm = nn.LayerNorm(head_channels)
+            self.pool_proj = nn.Linear(head_channels, embed)
+            nn.init.zeros_(self.pool_proj.weight)
+            nn.init.zeros_(self.pool_proj.bias)
         self.void = nn.Parameter(torch.randn(embed) / embed ** 0.5)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(12.0)))
 
     def text_tokens(self, embeddings, valid):
-        """Embeddings [B,T,embed] → tokens [B,T+1,d] ending with the null key, and which of them exist [B,1,1,T+1]."""
+        """Embeddings [B,T,embed] → tokens [B,T+1,d] ending with the null key (if any), and which of them exist [B,1,1,T+1]."""
         b, t, _ = embeddings.shape
         tokens = self.text_proj(embeddings)
-        tokens = torch.cat((tokens, self.null_key.to(tokens).expand(b, 1, -1)), 1)
         if valid is None:
             valid = torch.ones(b, t, dtype=torch.bool, device=embeddings.device)
-        return tokens, F.pad(valid, (0, 1), value=True)[:, None, None]
+        if self.null_key is not None:
+            tokens = torch.cat((tokens, self.null_key.to(tokens).expand(b, 1, -1)), 1)
+            valid = F.pad(valid, (0, 1), value=True)
+        return tokens, valid[:, None, None]
 
     def forward(self, encoded, embeddings, valid=None, record=None):
         """Predictions before the first and after every layer, each as predict() returns it."""
@@ -384,34 +436,35 @@ class MaskDecoder(nn.Module):
         x = self.query_feat.expand(b, -1, -1)                             # [B,Q,d]
         position = self.query_pos.expand(b, -1, -1)
         record = {} if record is None else record
+        text = None
         if self.pmp:
-            text, keep = self.text_tokens(embeddings, valid)
-            record["text_tokens"] = text
-            x = self.text_first(x, position, text, keep)
+            text = self.text_tokens(embeddings, valid)
+            record["text_tokens"] = text[0]
+        if self.pmp and self.text_first is not None:
+            x = self.text_first(x, position, *text)
             record["text_first"] = x
         levels = []
-        for s in (32, 16, 8):
+        for s in self.strides:
             feature = encoded[f"P{s}"]
             where = sine_positions(*feature.shape[2:], s, feature.shape[1], self.size)
             feature = feature.flatten(2).transpose(1, 2)                  # [B,H·W,d]
-            levels.append((feature, feature + where.to(feature), encoded[f"M{s}"].flatten(2)))
+            levels.append((feature + where.to(feature), feature, encoded[f"M{s}"].flatten(2)))
         predictions = [self.predict(x, encoded, embeddings)]
         for i, layer in enumerate(self.layers):
-            value, key, mask_features = levels[i % 3]
-            with torch.no_grad():
-                looks = predictions[-1]["mask_embed"] @ mask_features >= 0               # [B,Q,H·W]
-                looks |= ~looks.any(-1, keepdim=True)
-            x = layer.norm_image(x + layer.image(x + position, key, value, looks[:, None]))
-            record[f"layers.{i}.image"] = x
-            if self.pmp:
-                x = layer.text(x, position, text, keep)
-                record[f"layers.{i}.text"] = x
-            x = layer.norm_self(x + layer.self(x + position, x + position, x))
-            record[f"layers.{i}.self"] = x
-            x = layer.norm_ffn(x + layer.linear2(F.relu(layer.linear1(x))))
-            record[f"layers.{i}.ffn"] = x
+            key, value, mask_features = levels[i % len(levels)]
+            looks = self.looks(predictions[-1]["mask_embed"], mask_features) if self.masked else None
+            for name in layer.order:
+                x = layer.step(name, x, position, (key, value, looks), text)
+                record[f"layers.{i}.{name}"] = x
             predictions.append(self.predict(x, encoded, embeddings))
         return predictions
+
+    @torch.no_grad()
+    def looks(self, mask_embed, mask_features):
+        """Where each query may look next [B,1,Q,H·W]: where its mask is, or everywhere if that is nowhere."""
+        looks = mask_embed @ mask_features >= 0
+        looks |= ~looks.any(-1, keepdim=True)
+        return looks[:, None]
 
     def predict(self, x, encoded, embeddings):
         """Queries → mask embeddings [B,Q,dm], pooled head features [B,Q,C], class logits a [B,Q,T] and void logits [B,Q]."""
@@ -421,7 +474,10 @@ class MaskDecoder(nn.Module):
             w = (mask_embed @ encoded["M32"].flatten(2)).float().sigmoid()
             w = w / w.sum(-1, keepdim=True).clamp_min(1e-6)
             pooled = w.to(encoded["head"].dtype) @ encoded["head"].flatten(2).transpose(1, 2)
-        e = normalise((self.class_mlp(z) + self.pool_proj(self.pool_norm(pooled.float()))).float())
+        e = self.class_mlp(z)
+        if self.pool:
+            e = e + self.pool_proj(self.pool_norm(pooled.float()))
+        e = normalise(e.float())
         scale = self.logit_scale.exp()
         return {"mask_embed": mask_embed, "pooled": pooled, "e": e,
                 "a": scale * e @ embeddings.transpose(1, 2).float(), "v": scale * e @ normalise(self.void.float())}
@@ -538,3 +594,40 @@ def load_efficientnet_lite0(trunk):
         fold(block.project, f"{name}._project_conv", f"{name}._bn2")
     fold(trunk.head, "_conv_head", "_bn1")
     return state["_fc.weight"], state["_fc.bias"]
+
+
+def load_mobilenet_v2(trunk, path):
+    """Fills the trunk from a TFLite file of bytes, read as the numbers they stand for; returns its classifier."""
+    import tflite
+    model = tflite.Model.GetRootAs(path.read_bytes(), 0)
+    graph = model.Subgraphs(0)
+
+    def tensor(index):
+        """A tensor's numbers: (byte − zero point) · scale, both one for the whole tensor."""
+        t = graph.Tensors(index)
+        kind = {tflite.TensorType.UINT8: np.uint8, tflite.TensorType.INT32: np.int32}[t.Type()]
+        values = np.frombuffer(model.Buffers(t.Buffer()).DataAsNumpy(), kind).reshape(t.ShapeAsNumpy())
+        q = t.Quantization()
+        return torch.from_numpy((values.astype(np.float32) - q.ZeroPoint(0)) * q.Scale(0))
+
+    products = []                                                         # weights and biases of the convolutions, in order
+    for i in range(graph.OperatorsLength()):
+        operator = graph.Operators(i)
+        if operator.InputsLength() == 3:                                  # only convolutions have three: input, weights, bias
+            products.append((tensor(operator.Inputs(1)), tensor(operator.Inputs(2))))
+    convolutions = [trunk.stem, *(c for b in trunk.blocks for c in b.children()), trunk.head]
+    for conv, (weight, bias) in zip(convolutions, products[:-1], strict=True):
+        order = (3, 0, 1, 2) if conv.groups > 1 else (0, 3, 1, 2)         # [1,k,k,C] if depthwise, else [Cout,k,k,Cin]
+        conv.weight.data.copy_(weight.permute(order))
+        conv.bias.data.copy_(bias)
+    # The published network wants (x − 128) / 128, all of ours get (x − 127) / 128.
+    trunk.stem.bias.data -= trunk.stem.weight.data.sum((1, 2, 3)) / 128
+    weight, bias = products[-1]
+    return weight[1:, 0, 0], bias[1:]                                     # its first class is none of ImageNet's
+
+
+def load_published(trunk, data_dir):
+    """Fills the trunk with the published weights; returns its classifier (weight [1000,1280], bias)."""
+    if trunk.name == "mobilenet-v2":
+        return load_mobilenet_v2(trunk, Path(data_dir) / "backbones/mobilenet_v2_1.0_224_quant.tflite")
+    return load_efficientnet_lite0(trunk)

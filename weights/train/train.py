@@ -23,7 +23,7 @@ import data
 import names
 from batches import Batches, PhraseTable
 from losses import set_loss
-from network import Network, load_efficientnet_lite0
+from network import DEFAULTS, ENCODERS, GENERATORS, Network, load_published
 from text import TextEncoder, embed, tokenizer
 from views import read_pixels
 
@@ -92,6 +92,19 @@ def average_gradients(parameters, ranks):
         p.grad.copy_(g.view_as(p))
 
 
+def configuration(args):
+    """The network's configuration as the options ask for it."""
+    config = {"pmp": not args.no_pmp, "trunk": ENCODERS[args.encoder], "text_first": not args.no_text_first,
+              "null_key": not args.no_null_key, "pool": not args.no_pool, **GENERATORS[args.generator]}
+    if args.text_after:
+        order = [step for step in config.get("order", DEFAULTS["order"]) if step != "text"]
+        order.insert(0 if args.text_after == "none" else order.index(args.text_after) + 1, "text")
+        config["order"] = order
+    if any(config[key] != DEFAULTS[key] for key in config.keys() - {"pmp"}):
+        config["arch"] = "study"                                          # no network of the Go engine
+    return config
+
+
 def train(args, rank=0):
     torch.set_num_threads(1 if args.processes > 1 else args.threads)
     torch.manual_seed(args.seed)
@@ -106,8 +119,8 @@ def train(args, rank=0):
     table = PhraseTable(classes, args.data, lambda phrases: embed(encoder, words, phrases), splits["unseen_names"] if args.unseen else ())
     imagenet = embed(encoder, words, names.imagenet_names(args.data))     # [1000,embed]
 
-    network = Network({"pmp": not args.no_pmp})
-    load_efficientnet_lite0(network.trunk)
+    network = Network(configuration(args))
+    load_published(network.trunk, args.data)
     if rank == 0:
         imagenet_pooled(network, args.data, args.cache)
     if args.processes > 1:
@@ -146,7 +159,7 @@ def train(args, rank=0):
     stop = []
     signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
     batches = Batches(args.cache, classes, table, args.batch, args.points, args.seed + 1000 * first, rank, args.processes, levels,
-                      splits["voc_unseen"] if args.unseen else ())
+                      splits["voc_unseen"] if args.unseen else (), args.all_names)
     chief = rank == 0
     log = open(out / "log.txt", "a") if chief else None
 
@@ -190,13 +203,14 @@ def train(args, rank=0):
                 encoded = network.encode_features(features)
             predictions = network.decoder(encoded, batch["text"], batch["valid"])
             loss, parts = set_loss(predictions, encoded["M4"], batch)
-            # The pooled features of whole ImageNet photos must land at their names.
-            chosen = torch.randint(1000, (64,))
-            x = pooled[torch.randint(len(pooled), (64,)), chosen]
-            x = F.normalize(network.decoder.pool_proj(network.decoder.pool_norm(x)).float(), dim=-1)
-            aux = F.cross_entropy(network.decoder.logit_scale.exp() * (x @ imagenet.T).float(), chosen)
-            loss = loss + 0.5 * aux
-            parts["imagenet"] = float(aux.detach())
+            if network.decoder.pool:
+                # The pooled features of whole ImageNet photos must land at their names.
+                chosen = torch.randint(1000, (64,))
+                x = pooled[torch.randint(len(pooled), (64,)), chosen]
+                x = F.normalize(network.decoder.pool_proj(network.decoder.pool_norm(x)).float(), dim=-1)
+                aux = F.cross_entropy(network.decoder.logit_scale.exp() * (x @ imagenet.T).float(), chosen)
+                loss = loss + 0.5 * aux
+                parts["imagenet"] = float(aux.detach())
             if distance is not None:
                 loss = loss + args.keep * distance
                 parts["keep"] = float(distance.detach())
@@ -247,6 +261,14 @@ def main():
     p.add_argument("--points", type=int, default=2048, help="sampled mask cells a view")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--no-pmp", action="store_true", help="without the text cross-attention, all else alike")
+    p.add_argument("--generator", choices=GENERATORS, default="mask2former", help="the decoder that proposes masks")
+    p.add_argument("--encoder", choices=ENCODERS, default="efficientnet-lite0", help="the trunk; --cache must be of the same one")
+    p.add_argument("--no-pool", action="store_true", help="the class embedding without the pooled features (and their loss)")
+    p.add_argument("--text-after", choices=["none", "image", "self", "ffn"],
+                   help="the step of a layer that the text step follows; none: it comes first")
+    p.add_argument("--no-text-first", action="store_true", help="without the text step before the first prediction")
+    p.add_argument("--no-null-key", action="store_true", help="without the text token that stands for no prompt")
+    p.add_argument("--all-names", action="store_true", help="prompts are always all names of the photo's source, none is sampled")
     p.add_argument("--unseen", action="store_true", help="leave out the unseen names of splits.json")
     p.add_argument("--init", help="checkpoint to start from")
     p.add_argument("--finetune", action="store_true", help="phase 2: train the trunk above stride 8 as well")

@@ -1,6 +1,6 @@
 """Makes the training views once and caches the frozen trunk's features of each.
 
-    python views.py --data DATA --out CACHE [--count 11500] [--part 0/2]
+    python views.py --data DATA --out CACHE [--count 11500] [--until 5000] [--part 0/2] [--encoder mobilenet-v2]
 
 A view is a 512×512 picture (a crop, a zoomed-out or a whole photo, flipped, with jittered colours and pasted cut-outs) and
 its map of class numbers. Several parts can run side by side; view i depends only on the seed and on i. Kept per view:
@@ -19,11 +19,11 @@ import torch
 from PIL import Image
 
 import data
-from network import Network, load_efficientnet_lite0
+from network import ENCODERS, Network, load_published
 
 SIZE = 512
 SHARE = {"coco": 0.17, "things": 0.26, "voc": 0.23, "animals": 0.25, "clothing": 0.09}
-LEVELS = {"f4": (128, 24), "f8": (64, 40), "f16": (32, 112), "f32": (16, 320)}   # cells along a side, channels
+LEVELS = {"f4": 128, "f8": 64, "f16": 32, "f32": 16}                        # cells along a side
 TINY = 48                                                                  # pixels; smaller segments are ignored
 
 
@@ -163,7 +163,8 @@ def make_view(photo, classes, cutouts, rng):
 class Cache:
     """The cached views on disk: memory-mapped features and one file of labels and one of facts a part."""
 
-    def __init__(self, folder, count=None):
+    def __init__(self, folder, count=None, channels=None):
+        """An existing cache, or a new one of count views with so many channels a level."""
         self.folder = Path(folder)
         create = count is not None and not (self.folder / "f4.i8").exists()
         if count is None:
@@ -174,9 +175,11 @@ class Cache:
         self.count = count
         mode = "w+" if create else "r+"
         self.features, self.scales = {}, {}
-        for level, (side, channels) in LEVELS.items():
-            self.features[level] = np.memmap(self.folder / f"{level}.i8", np.int8, mode, shape=(count, side, side, channels))
-            self.scales[level] = np.memmap(self.folder / f"{level}.scale", np.float32, mode, shape=(count, channels))
+        for level, side in LEVELS.items():
+            shape = (count * channels[level],) if create else None
+            scales = np.memmap(self.folder / f"{level}.scale", np.float32, mode, shape=shape).reshape(count, -1)
+            self.features[level] = np.memmap(self.folder / f"{level}.i8", np.int8, mode, shape=(count, side, side, scales.shape[1]))
+            self.scales[level] = scales
 
     def put(self, i, features):
         """features: {level: [C,h,w]} of one view."""
@@ -206,10 +209,10 @@ class Cache:
             return np.frombuffer(zlib.decompress(f.read(meta["length"])), np.uint8).reshape(SIZE, SIZE)
 
 
-def frozen_trunk():
-    """The published trunk in bf16, for features that are not trained through."""
-    network = Network()
-    load_efficientnet_lite0(network.trunk)
+def frozen_trunk(encoder, data_dir):
+    """A published trunk in bf16, for features that are not trained through."""
+    network = Network({"trunk": ENCODERS[encoder]})
+    load_published(network.trunk, data_dir)
     return network.trunk.requires_grad_(False).eval().to(torch.bfloat16).to(memory_format=torch.channels_last)
 
 
@@ -218,6 +221,8 @@ def main():
     p.add_argument("--data", default="../shared/data")
     p.add_argument("--out", required=True)
     p.add_argument("--count", type=int, default=11500)
+    p.add_argument("--until", type=int, help="stop before this view; training then draws from the finished ones")
+    p.add_argument("--encoder", choices=ENCODERS, default="efficientnet-lite0")
     p.add_argument("--part", default="0/1")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--threads", type=int, default=1)
@@ -249,17 +254,19 @@ def main():
             Image.fromarray(np.concatenate((picture, colours[labels]), 1)).save(f"{args.out}/{i:03d}_{meta['source']}.jpg")
         return
 
-    cache, trunk = Cache(args.out, args.count), frozen_trunk()
+    until = min(args.until or args.count, args.count)
+    trunk = frozen_trunk(args.encoder, args.data)
+    cache = Cache(args.out, args.count, trunk.channels)
     started, batch, done = time.time(), [], 0
     with open(cache.folder / f"labels.{part}of{parts}", "wb") as labels_file, \
             open(cache.folder / f"facts.{part}of{parts}.jsonl", "w") as facts_file, torch.no_grad():
-        for i in range(part, args.count, parts):
+        for i in range(part, until, parts):
             picture, labels, meta = make_view(plan[i], classes, cutouts, np.random.default_rng([args.seed, i]))
             packed = zlib.compress(labels.tobytes(), 1)
             meta |= {"index": i, "file": Path(labels_file.name).name, "offset": labels_file.tell(), "length": len(packed)}
             labels_file.write(packed)
             batch.append((i, picture, meta))
-            if len(batch) == 2 or i + parts >= args.count:
+            if len(batch) == 2 or i + parts >= until:
                 pixels = torch.from_numpy(np.stack([b[1] for b in batch])).permute(0, 3, 1, 2)
                 pixels = ((pixels.float() - 127) / 128).bfloat16().contiguous(memory_format=torch.channels_last)
                 features = trunk(pixels)
