@@ -23,6 +23,7 @@ import torch
 from safetensors.torch import load_file
 
 import data
+import shipped
 from network import Network
 from rounding import to_int8
 from text import TextEncoder, embed, tokenizer
@@ -30,14 +31,19 @@ from views import read_pixels
 
 
 def load_model(folder, int8=False):
-    """An exported folder → network, text encoder."""
+    """An exported or a shipped folder → network, text encoder. What is shipped is in int8 already."""
     folder = Path(folder)
-    config, state = json.loads((folder / "config.json").read_text()), load_file(str(folder / "model.safetensors"))
-    if int8:
-        state = {k: to_int8(v) if v.ndim > 1 else v.half().float() for k, v in state.items()}
-    config["stage2"] = {"names": len(state["stage2.names"]), "rank": len(state["stage2.coef_v"]), "trained": len(state["stage2.trained"])}
-    network, encoder = Network(config), TextEncoder({k: config["text"][k] for k in ("layers", "heads", "max_tokens")})
-    network.load_state_dict({k: v for k, v in state.items() if not k.startswith("text.")})
+    if (folder / "manifest.json").exists():
+        manifest, state = shipped.read(folder)
+        config, network = manifest["config"], shipped.network_of(manifest, state)
+    else:
+        config, state = json.loads((folder / "config.json").read_text()), load_file(str(folder / "model.safetensors"))
+        if int8:
+            state = {k: to_int8(v) if v.ndim > 1 else v.half().float() for k, v in state.items()}
+        config["stage2"] = {"names": len(state["stage2.names"]), "rank": len(state["stage2.coef_v"]), "trained": len(state["stage2.trained"])}
+        network = Network(config)
+        network.load_state_dict({k: v for k, v in state.items() if not k.startswith("text.")})
+    encoder = TextEncoder({k: config["text"][k] for k in ("layers", "heads", "max_tokens")})
     encoder.load_state_dict({k[5:]: v for k, v in state.items() if k.startswith("text.")})
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last), encoder.eval().requires_grad_(False)
 
