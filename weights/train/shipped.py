@@ -1,9 +1,9 @@
-"""Reads a shipped model: as a checkpoint to train on from, in place of the float checkpoint that it was made of.
+"""Reads a shipped model back, in place of training it again: its text encoder, or all of it as a checkpoint to start from.
 
-    python shipped.py --model ../default --out v1.pt
+    python shipped.py --model ../default --text text.pt --checkpoint shipped.pt
 
-The published trunk takes the place of its lower blocks, which were never tuned and are only rounded in the shipped model. The
-tuned ones keep what rounding.py added to their biases.
+The text encoder is what distil_text.py writes, the checkpoint what train.py --init takes, except that the weights are those
+of the product: rounded to int8 and float16, the trunk's biases corrected for that.
 """
 import argparse
 import json
@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from network import Network, complete, load_efficientnet_lite0
+from network import Network
+from text import TextEncoder
 
 PANEL = (8, 4)           # the sides of the blocks that matrices in panels are stored in, see weights/tensor.go
 
@@ -25,7 +26,7 @@ def from_panels(x):
 
 
 def read(folder):
-    """(manifest, {name: float32 tensor}) of a shipped model, from all the shards that the manifest lists."""
+    """The manifest, and the tensors in float32 from all the shards that it lists."""
     folder, stored = Path(folder), {}
     manifest = json.loads((folder / "manifest.json").read_text())
     for shard in manifest["shards"]:
@@ -43,27 +44,32 @@ def read(folder):
 
 
 def network_of(manifest, state):
-    """The shipped network in float32; matrices of 1×1 convolutions get their shape back."""
-    config = {k: v for k, v in manifest["config"].items() if k not in ("text", "templates")}
-    config["stage2"] = {"names": len(state["stage2.names"]), "rank": len(state["stage2.coef_v"]), "trained": len(state["stage2.trained"])}
-    network = Network(complete(config))
-    shapes = {k: v.shape for k, v in network.state_dict().items()}
-    network.load_state_dict({k: v.reshape(shapes[k]) for k, v in state.items() if not k.startswith("text.")})
+    """The network in PyTorch, which gives 1×1 convolutions four dimensions."""
+    config = manifest["config"] | {"stage2": {"names": len(state["stage2.names"]), "rank": len(state["stage2.coef_v"]),
+                                              "trained": len(state["stage2.trained"])}}
+    network = Network(config)
+    network.load_state_dict({name: state[name].view(x.shape) for name, x in network.state_dict().items()})
     return network
+
+
+def text_of(state):
+    encoder = TextEncoder()
+    encoder.load_state_dict({name.removeprefix("text."): x for name, x in state.items() if name.startswith("text.")})
+    return encoder
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--model", default="../default", help="folder with the manifest and its shards")
-    p.add_argument("--first-tuned", type=int, default=8, help="the first of the trunk's blocks that the model's training tuned")
-    p.add_argument("--out", required=True)
+    p.add_argument("--text", help="where the text encoder goes")
+    p.add_argument("--checkpoint", help="where all of the network goes")
     args = p.parse_args()
-    network, published = network_of(*read(args.model)), Network()
-    load_efficientnet_lite0(published.trunk)
-    network.trunk.stem.load_state_dict(published.trunk.stem.state_dict())
-    for mine, theirs in zip(network.trunk.blocks[:args.first_tuned], published.trunk.blocks):
-        mine.load_state_dict(theirs.state_dict())
-    torch.save({"config": network.config, "model": network.state_dict()}, args.out)
+    manifest, state = read(args.model)
+    if args.text:
+        torch.save(text_of(state).state_dict(), args.text)
+    if args.checkpoint:
+        network = network_of(manifest, state)
+        torch.save({"config": network.config, "model": network.state_dict()}, args.checkpoint)
 
 
 if __name__ == "__main__":
