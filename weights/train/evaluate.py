@@ -1,4 +1,4 @@
-"""Figures of an exported model on the fixed validation lists, at the photos' original resolution.
+"""Figures of an exported or shipped model on the fixed validation lists, at the photos' original resolution.
 
     python evaluate.py --data DATA --model DIR [--sets voc_val coco_val …] [--int8] [--theta 0.5]
 
@@ -34,17 +34,16 @@ def load_model(folder, int8=False):
     """An exported or a shipped folder → network, text encoder. What is shipped is in int8 already."""
     folder = Path(folder)
     if (folder / "manifest.json").exists():
-        manifest, state = shipped.read(folder)
-        config, network = manifest["config"], shipped.network_of(manifest, state)
+        found = shipped.read(folder)
+        network, encoder = shipped.network_of(*found), shipped.text_of(found[1])
     else:
         config, state = json.loads((folder / "config.json").read_text()), load_file(str(folder / "model.safetensors"))
         if int8:
             state = {k: to_int8(v) if v.ndim > 1 else v.half().float() for k, v in state.items()}
         config["stage2"] = {"names": len(state["stage2.names"]), "rank": len(state["stage2.coef_v"]), "trained": len(state["stage2.trained"])}
-        network = Network(config)
+        network, encoder = Network(config), TextEncoder({k: config["text"][k] for k in ("layers", "heads", "max_tokens")})
         network.load_state_dict({k: v for k, v in state.items() if not k.startswith("text.")})
-    encoder = TextEncoder({k: config["text"][k] for k in ("layers", "heads", "max_tokens")})
-    encoder.load_state_dict({k[5:]: v for k, v in state.items() if k.startswith("text.")})
+        encoder.load_state_dict({k[5:]: v for k, v in state.items() if k.startswith("text.")})
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last), encoder.eval().requires_grad_(False)
 
 
