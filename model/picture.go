@@ -3,6 +3,7 @@ package model
 import (
 	"errors"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/pmp-seg/pmp/kernel"
@@ -355,7 +356,11 @@ func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := p.run(p.segmentFor(len(phrases)), phrases, owner); err != nil {
+	beside, err := p.contrast(phrases, owner, len(prompts))
+	if err != nil {
+		return nil, err
+	}
+	if err := p.run(p.segmentFor(len(phrases)), phrases, owner, len(prompts)); err != nil {
 		return nil, err
 	}
 	r := &Result{picture: p, count: len(prompts), cells: p.map4.cells(), Theta: o.Threshold}
@@ -384,14 +389,52 @@ func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 		presence = 0.5
 	}
 	for t, text := range prompts {
-		best := float32(0)
-		for _, x := range class[t*m.decoder.q : (t+1)*m.decoder.q] {
-			best = max(best, x)
-		}
-		score := m.Config.Presence.score(best, peaks[t], len(prompts))
+		score := m.Config.Presence.score(p.best(class, t), peaks[t], p.best(beside, t), len(prompts))
 		r.Prompts = append(r.Prompts, Answer{Text: text, Score: score, Present: score >= presence})
 	}
 	return r, nil
+}
+
+// contrast asks for the common names beside the prompts. It returns where the
+// probabilities of the prompts are after Wait, nil if there are no such names.
+func (p *Picture) contrast(phrases []*phrase, owner []int32, prompts int) ([]float32, error) {
+	c := p.model.Config.Contrast
+	if len(c.Names) == 0 {
+		return nil, nil
+	}
+	common, err := p.model.embed(c.Names)
+	if err != nil {
+		return nil, err
+	}
+	all, owners := slices.Clone(phrases), slices.Clone(owner)
+	for _, name := range common {
+		if len(all) < maxPhrase && !slices.ContainsFunc(phrases, func(ph *phrase) bool { return cosine(ph.embedding, name.embedding) >= c.Below }) {
+			all, owners = append(all, name), append(owners, owners[len(owners)-1]+1)
+		}
+	}
+	if err := p.run(p.segmentFor(len(all)), all, owners, 1); err != nil {
+		return nil, err
+	}
+	class := make([]float32, prompts*p.model.decoder.q)
+	return class, p.session.Fetch(p.reply.class, kernel.Bytes(class))
+}
+
+// cosine is that of unit vectors.
+func cosine(a, b []float32) float32 {
+	sum := float32(0)
+	for i, x := range a {
+		sum += x * b[i]
+	}
+	return sum
+}
+
+// best is the largest of prompt t's probabilities, one half without any.
+func (p *Picture) best(class []float32, t int) float32 {
+	if class == nil {
+		return 0.5
+	}
+	q := p.model.decoder.q
+	return slices.Max(class[t*q : (t+1)*q])
 }
 
 // prompts splits prompts into phrases and says which prompt each is of.
@@ -419,9 +462,9 @@ func (m *Model) prompts(prompts []string) (phrases []*phrase, owner []int32, err
 	return phrases, owner, err
 }
 
-// run writes the question and runs a segment. The owners are in order: the
-// last one is that of the last prompt.
-func (p *Picture) run(s segment, phrases []*phrase, owner []int32) error {
+// run writes the question and runs a segment, which makes so many of the first
+// maps. The owners are in order.
+func (p *Picture) run(s segment, phrases []*phrase, owner []int32, maps int) error {
 	m := p.model
 	if err := p.keepLatest(); err != nil {
 		return err
@@ -445,7 +488,7 @@ func (p *Picture) run(s segment, phrases []*phrase, owner []int32) error {
 		data []byte
 	}{
 		{p.ask.embeddings, kernel.Bytes(embeddings)}, {p.ask.rows, kernel.Bytes(rows)}, {p.ask.coef, kernel.Bytes(coef)},
-		{p.ask.owner, wordBytes(owners)}, {p.ask.count, wordBytes([]int32{int32(1 + n)})}, {p.ask.prompts, wordBytes([]int32{min(owner[n-1]+1, mapsAtOnce)})},
+		{p.ask.owner, wordBytes(owners)}, {p.ask.count, wordBytes([]int32{int32(1 + n)})}, {p.ask.prompts, wordBytes([]int32{int32(min(maps, mapsAtOnce))})},
 	} {
 		if err := p.session.Write(in.view, in.data); err != nil {
 			return err
@@ -511,12 +554,13 @@ func (r *Result) Release() {
 	}
 }
 
-func (s Presence) score(best, peak float32, prompts int) float32 {
+func (s Presence) score(best, peak, beside float32, prompts int) float32 {
 	logit := func(p float32) float64 {
 		x := min(max(float64(p), 1e-6), 1-1e-6)
 		return math.Log(x / (1 - x))
 	}
-	z := float64(s.Bias) + float64(s.Logit)*logit(best) + float64(s.Peak)*logit(peak) + float64(s.Prompts)*math.Log(float64(prompts))
+	z := float64(s.Bias) + float64(s.Logit)*logit(best) + float64(s.Peak)*logit(peak) + float64(s.Prompts)*math.Log(float64(prompts)) +
+		float64(s.Contrast)*logit(beside)
 	return float32(1 / (1 + math.Exp(-z)))
 }
 

@@ -34,10 +34,18 @@ class PhraseTable:
         self.index = {p: i for i, p in enumerate(self.phrases)}
         self.embeddings = embed(self.phrases).numpy()                     # [N,embed]
         self.unseen = {c for c, group in classes.names.items() if set(group) & set(unseen)}
-        # In runs that measure unseen names, names next to an unseen one may not serve as absent names either.
-        mine = self.embeddings[[self.index[n] for c in self.unseen for n in self.names[c]]]
-        self.foreign = np.array([self.index[f] for f in foreign
-                                 if not len(mine) or (mine @ self.embeddings[self.index[f]]).max() < 0.6])
+        self.held = self.embeddings[[self.index[n] for c in sorted(self.unseen) for n in self.names[c] + self.synonyms[c]]]
+        foreign = np.array([self.index[f] for f in foreign])
+        self.foreign = foreign[~self.near_unseen(self.embeddings[foreign])]
+
+    def near_unseen(self, embeddings):
+        """Which embeddings [N,embed] are next to an unseen name: they may not serve as absent names, nor as present ones."""
+        return (embeddings @ self.held.T).max(1, initial=-1) >= 0.6
+
+    def unseen_in(self, meta):
+        """The class numbers of a view that must not be learned."""
+        own = {int(c): self.index[name] for c, name in meta.get("own", {}).items()}
+        return self.unseen | {c for c, near in zip(own, self.near_unseen(self.embeddings[list(own.values())])) if near} if own else self.unseen
 
     def phrase(self, c, rng, own={}):
         """A random phrase for class c: a preferred name, now and then a synonym. own: the names of the view's own numbers."""
@@ -58,7 +66,7 @@ class Prompts:
     def choose(self, meta, rng):
         """→ phrase indices [T] in random order and {position: set of class numbers whose union is its mask}."""
         k, source, own = self.classes, meta["source"], meta.get("own", {})
-        present = {c: {c} for c in meta["present"] if c not in self.table.unseen}
+        present = {c: {c} for c in meta["present"] if c not in self.table.unseen_in(meta)}
         there = set(meta["present"]) | set(meta["tiny"]) | set(meta.get("maybe", ())) | self.table.unseen
         if source == "clothing":
             worn = set(meta["present"]) & self.worn
@@ -141,8 +149,6 @@ class Batches:
         self.batch, self.points, self.levels = batch, points, levels
         self.rng, self.np_rng = random.Random(seed * 97 + rank), np.random.default_rng([seed, rank])
         self.rank, self.ranks, self.dropped = rank, ranks, set(dropped)
-        self.lut = np.arange(256, dtype=np.uint8)
-        self.lut[list(table.unseen)] = IGNORE
         self.ready = queue.Queue(3)
         threading.Thread(target=self.run, daemon=True).start()
 
@@ -166,7 +172,9 @@ class Batches:
         owners = np.full((b, MOST_TARGETS), -1)                           # which prompt a target belongs to
         asked = []
         for i, (_, meta) in enumerate(views):
-            labels = self.lut[self.cache.labels(meta)]
+            lut = np.arange(256, dtype=np.uint8)
+            lut[list(self.table.unseen_in(meta))] = IGNORE
+            labels = lut[self.cache.labels(meta)]
             cells[i], weights[i] = sample_cells(labels, k, self.np_rng)
             around = cell_labels(labels, cells[i])                        # [K,16]
             order, masks = self.prompts.choose(meta, self.rng)

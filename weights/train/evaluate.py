@@ -109,8 +109,8 @@ def oracle_labels(proposals, truth):
 
 
 @torch.no_grad()
-def evaluate(network, embeddings, chosen, theta):
-    """Figures of one validation set; embeddings [T,embed] of its names."""
+def evaluate(network, embeddings, chosen, theta, common=None):
+    """Figures of one validation set; embeddings [T,embed] of its names, common: those of the configuration's contrast."""
     rng = np.random.default_rng(0)
     n = len(chosen.names)
     full, present_only, oracle = Overlap(n + 1), Overlap(n + 1), Overlap(n + 1)
@@ -125,7 +125,8 @@ def evaluate(network, embeddings, chosen, theta):
         def ask(numbers):
             e = embeddings[[c - 1 for c in numbers]]
             out = {k: v[0] for k, v in network.segment(encoded, e[None]).items()}
-            return out, network.answer(out, e)
+            rivals = None if common is None else network.contrast(*network.beside(encoded, e, common), len(e))
+            return out, network.answer(out, e, contrast=rivals)
 
         out, answer = ask(range(1, n + 1))
         full.add(label_map(enlarge(answer["S"].numpy(), width, height), np.arange(1, n + 1), theta), truth)
@@ -181,11 +182,13 @@ def main():
         network.config[key] = float(number)
     theta, words = network.config["theta"] if args.theta is None else args.theta, tokenizer()
     sets = data.validation_sets(args.data, json.loads((Path(args.data) / "splits.json").read_text()))
+    contrast = network.config.get("contrast")
+    common = embed(encoder, words, contrast["names"]) if contrast else None
     found = {}
     for name in args.sets:
         chosen = sets[name]
         chosen.photos = chosen.photos[:args.limit]
-        figures = found[name] = evaluate(network, embed(encoder, words, chosen.names), chosen, theta)
+        figures = found[name] = evaluate(network, embed(encoder, words, chosen.names), chosen, theta, common)
         print(f"{name:16s}" + "  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in figures.items()), flush=True)
     if args.json:
         Path(args.json).write_text(json.dumps(found, indent=1) + "\n")

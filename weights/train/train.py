@@ -109,9 +109,10 @@ def train(args, rank=0):
     splits = json.loads((Path(args.data) / "splits.json").read_text())
     classes = data.load_classes(args.data)
     encoder, words = load_text(args.text), tokenizer()
-    table = PhraseTable(classes, args.data, lambda phrases: embed(encoder, words, phrases), splits["unseen_names"] if args.unseen else (),
-                        own_names(args.cache))
+    unseen = (*splits["unseen_names"], *data.UNSEEN_STUFF) if args.unseen else ()
+    table = PhraseTable(classes, args.data, lambda phrases: embed(encoder, words, phrases), unseen, own_names(args.cache))
     imagenet = embed(encoder, words, names.imagenet_names(args.data))     # [1000,embed]
+    placed = torch.from_numpy(~table.near_unseen(imagenet.numpy())).nonzero().flatten()   # the ImageNet photos that are learned
 
     network = Network({"pmp": not args.no_pmp})
     load_efficientnet_lite0(network.trunk)
@@ -200,7 +201,7 @@ def train(args, rank=0):
             predictions = network.decoder(encoded, batch["text"], batch["valid"])
             loss, parts = set_loss(predictions, encoded["M4"], batch)
             # The pooled features of whole ImageNet photos must land at their names.
-            chosen = torch.randint(1000, (64,))
+            chosen = placed[torch.randint(len(placed), (64,))]
             x = pooled[torch.randint(len(pooled), (64,)), chosen]
             x = F.normalize(network.decoder.pool_proj(network.decoder.pool_norm(x)).float(), dim=-1)
             aux = F.cross_entropy(network.decoder.logit_scale.exp() * (x @ imagenet.T).float(), chosen)
@@ -256,7 +257,7 @@ def main():
     p.add_argument("--points", type=int, default=2048, help="sampled mask cells a view")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--no-pmp", action="store_true", help="without the text cross-attention, all else alike")
-    p.add_argument("--unseen", action="store_true", help="leave out the unseen names of splits.json")
+    p.add_argument("--unseen", action="store_true", help="leave out the unseen names of splits.json and data.UNSEEN_STUFF")
     p.add_argument("--refusals", type=float, default=0.0, help="share of views with only absent names, above the usual tenth")
     p.add_argument("--init", help="checkpoint to start from")
     p.add_argument("--finetune", action="store_true", help="phase 2: train the trunk above stride 8 as well")
