@@ -20,6 +20,7 @@ type Config struct {
 	SeenLo      float32 // similarity up to which it counts as unseen
 	Theta       float32 // default threshold of masks
 	Presence    Presence
+	Contrast    Contrast
 	Templates   []string // "{}" stands for the phrase
 	Rows        int      // ImageNet names known to the second stage
 	Rank        int      // rank of its coefficients
@@ -35,10 +36,20 @@ type TextConfig struct {
 
 // Presence maps what the network says of a prompt to the score that a
 // person reads: logistic regression on the logits of the best query's
-// probability and of the map's peak, and on the logarithm of the number of
-// prompts.
+// probability and of the map's peak, on the logarithm of the number of
+// prompts, and on the logit of the best query's probability beside Contrast.
 type Presence struct {
-	Bias, Logit, Peak, Prompts float32
+	Bias, Logit, Peak, Prompts, Contrast float32
+}
+
+// Contrast holds common names that a picture is also asked for beside the
+// prompts, only to judge whether these are there: an absent thing that wins
+// where it is asked for alone loses against things that are there. Names whose
+// cosine with a phrase is Below or more are left out, since they may be the
+// same thing. Without names there is no such question.
+type Contrast struct {
+	Names []string
+	Below float32
 }
 
 // The trunk's stages: kernel size, stride of the first block, expansion,

@@ -27,7 +27,7 @@ func asked(t testing.TB, p *Picture, s segment, prompts []string) answer {
 	t.Helper()
 	phrases, owner, err := p.model.prompts(prompts)
 	must(t, err)
-	must(t, p.run(s, phrases, owner, len(phrases)))
+	must(t, p.run(s, phrases, owner, len(phrases), len(prompts)))
 	q, cells := p.model.decoder.q, p.map4.cells()
 	a := answer{}
 	maps, class, peaks := make([]float32, len(prompts)*cells), make([]float32, len(prompts)*q), make([]float32, len(prompts))
@@ -36,7 +36,7 @@ func asked(t testing.TB, p *Picture, s segment, prompts []string) answer {
 	must(t, p.session.Read(p.reply.class, kernel.Bytes(class)))
 	for i := range prompts {
 		a.maps = append(a.maps, maps[i*cells:(i+1)*cells])
-		a.scores = append(a.scores, p.model.Config.Presence.score(slices.Max(class[i*q:(i+1)*q]), peaks[i], len(prompts)))
+		a.scores = append(a.scores, p.model.Config.Presence.score(slices.Max(class[i*q:(i+1)*q]), peaks[i], 0.5, len(prompts)))
 	}
 	a.masks = proposalsOf(t, p)
 	return a
@@ -535,6 +535,42 @@ func TestUnguided(t *testing.T) {
 		}
 		if len(other.Named) != m.decoder.q || !slices.ContainsFunc(other.Named, func(n Named) bool { return n.Prompt > 0 }) {
 			t.Errorf("three prompts name %d proposals, all the same", len(other.Named))
+		}
+	})
+}
+
+// The question beside common names changes scores, and only scores; without
+// names there is none. A name that is like the prompt does not stand beside it.
+func TestContrast(t *testing.T) {
+	onDevices(t, func(t *testing.T, m *Model) {
+		p := lawPicture(t, m)
+		ask := func(names ...string) answer {
+			m.Config.Contrast, m.Config.Presence.Contrast = Contrast{names, 0.99}, 0.5
+			defer func() { m.Config.Contrast, m.Config.Presence.Contrast = Contrast{}, 0 }()
+			r, err := p.Segment([]string{"dog", "sofa, couch"}, Options{})
+			must(t, err)
+			a := answer{}
+			for i, x := range r.Prompts {
+				s, _ := r.Map(i)
+				a.scores, a.maps = append(a.scores, x.Score), append(a.maps, s)
+			}
+			return a
+		}
+		plain, beside, alike := ask(), ask("tree", "sky"), ask("couch", "dog")
+		for i := range plain.maps {
+			near(t, "map", beside.maps[i], plain.maps[i])
+			if beside.scores[i] == plain.scores[i] {
+				t.Error("common names leave the score as it is")
+			}
+		}
+		// Names like the prompts add nothing, so the prompts are asked for twice.
+		q := m.decoder.q
+		class := make([]float32, 2*q)
+		must(t, p.session.Read(p.reply.class, kernel.Bytes(class)))
+		for i, score := range plain.scores {
+			best := float64(slices.Max(class[i*q : (i+1)*q]))
+			odds := float64(score/(1-score)) * math.Sqrt(best/(1-best))
+			near(t, "score beside its own name", alike.scores[i:i+1], []float32{float32(odds / (1 + odds))})
 		}
 	})
 }

@@ -192,7 +192,7 @@ func compareSegment(t *testing.T, f fixture, p tapped, name string, prompts []st
 	phrases, owner, err := p.model.prompts(prompts)
 	must(t, err)
 	s := p.segmentFor(len(phrases))
-	must(t, p.run(s, phrases, owner, len(phrases)))
+	must(t, p.run(s, phrases, owner, len(phrases), len(prompts)))
 	n, c, q := len(phrases), p.model.Config, p.model.decoder.q
 	var e, row, w []float32
 	for _, ph := range phrases {

@@ -3,6 +3,7 @@ package model
 import (
 	"errors"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/pmp-seg/pmp/kernel"
@@ -328,6 +329,14 @@ type Options struct {
 	Unguided bool
 }
 
+// seen is how many of the phrases the mask decoder reads.
+func (o Options) seen(phrases int) int {
+	if o.Unguided {
+		return 0
+	}
+	return phrases
+}
+
 // Result is the answer to a set of prompts. It stays valid when the picture
 // is segmented again, until it is closed. Its maps stay on the device as long
 // as they can; when the picture is segmented again or closed they are copied,
@@ -375,11 +384,11 @@ func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	seen := len(phrases)
-	if o.Unguided {
-		seen = 0
+	beside, err := p.contrast(phrases, owner, len(prompts), o)
+	if err != nil {
+		return nil, err
 	}
-	if err := p.run(p.segmentFor(len(phrases)), phrases, owner, seen); err != nil {
+	if err := p.run(p.segmentFor(len(phrases)), phrases, owner, o.seen(len(phrases)), len(prompts)); err != nil {
 		return nil, err
 	}
 	r := &Result{picture: p, count: len(prompts), cells: p.map4.cells(), Theta: o.Threshold}
@@ -412,17 +421,57 @@ func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 	}
 	r.Named = make([]Named, m.decoder.q)
 	for t, text := range prompts {
-		best := float32(0)
 		for q, x := range class[t*m.decoder.q : (t+1)*m.decoder.q] {
-			best = max(best, x)
 			if x > r.Named[q].P {
 				r.Named[q] = Named{t, x}
 			}
 		}
-		score := m.Config.Presence.score(best, peaks[t], len(prompts))
+		score := m.Config.Presence.score(p.best(class, t), peaks[t], p.best(beside, t), len(prompts))
 		r.Prompts = append(r.Prompts, Answer{Text: text, Score: score, Present: score >= presence})
 	}
 	return r, nil
+}
+
+// contrast asks for the common names beside the prompts. It returns where the
+// probabilities of the prompts are after Wait, nil if there are no such names.
+func (p *Picture) contrast(phrases []*phrase, owner []int32, prompts int, o Options) ([]float32, error) {
+	c := p.model.Config.Contrast
+	if len(c.Names) == 0 {
+		return nil, nil
+	}
+	common, err := p.model.embed(c.Names)
+	if err != nil {
+		return nil, err
+	}
+	all, owners := slices.Clone(phrases), slices.Clone(owner)
+	for _, name := range common {
+		if len(all) < maxPhrase && !slices.ContainsFunc(phrases, func(ph *phrase) bool { return cosine(ph.embedding, name.embedding) >= c.Below }) {
+			all, owners = append(all, name), append(owners, owners[len(owners)-1]+1)
+		}
+	}
+	if err := p.run(p.segmentFor(len(all)), all, owners, o.seen(len(all)), 1); err != nil {
+		return nil, err
+	}
+	class := make([]float32, prompts*p.model.decoder.q)
+	return class, p.session.Fetch(p.reply.class, kernel.Bytes(class))
+}
+
+// cosine is that of unit vectors.
+func cosine(a, b []float32) float32 {
+	sum := float32(0)
+	for i, x := range a {
+		sum += x * b[i]
+	}
+	return sum
+}
+
+// best is the largest of prompt t's probabilities, one half without any.
+func (p *Picture) best(class []float32, t int) float32 {
+	if class == nil {
+		return 0.5
+	}
+	q := p.model.decoder.q
+	return slices.Max(class[t*q : (t+1)*q])
 }
 
 // prompts splits prompts into phrases and says which prompt each is of.
@@ -450,10 +499,9 @@ func (m *Model) prompts(prompts []string) (phrases []*phrase, owner []int32, err
 	return phrases, owner, err
 }
 
-// run writes the question and runs a segment. The owners are in order: the
-// last one is that of the last prompt. The decoder sees the first so many of
-// the phrases.
-func (p *Picture) run(s segment, phrases []*phrase, owner []int32, seen int) error {
+// run writes the question and runs a segment. The owners are in order. The
+// decoder sees so many of the phrases, and so many of the first maps are made.
+func (p *Picture) run(s segment, phrases []*phrase, owner []int32, seen, maps int) error {
 	m := p.model
 	if err := p.keepLatest(); err != nil {
 		return err
@@ -477,7 +525,7 @@ func (p *Picture) run(s segment, phrases []*phrase, owner []int32, seen int) err
 		data []byte
 	}{
 		{p.ask.embeddings, kernel.Bytes(embeddings)}, {p.ask.rows, kernel.Bytes(rows)}, {p.ask.coef, kernel.Bytes(coef)},
-		{p.ask.owner, wordBytes(owners)}, {p.ask.count, wordBytes([]int32{int32(1 + seen)})}, {p.ask.prompts, wordBytes([]int32{min(owner[n-1]+1, mapsAtOnce)})},
+		{p.ask.owner, wordBytes(owners)}, {p.ask.count, wordBytes([]int32{int32(1 + seen)})}, {p.ask.prompts, wordBytes([]int32{int32(min(maps, mapsAtOnce))})},
 	} {
 		if err := p.session.Write(in.view, in.data); err != nil {
 			return err
@@ -543,12 +591,13 @@ func (r *Result) Release() {
 	}
 }
 
-func (s Presence) score(best, peak float32, prompts int) float32 {
+func (s Presence) score(best, peak, beside float32, prompts int) float32 {
 	logit := func(p float32) float64 {
 		x := min(max(float64(p), 1e-6), 1-1e-6)
 		return math.Log(x / (1 - x))
 	}
-	z := float64(s.Bias) + float64(s.Logit)*logit(best) + float64(s.Peak)*logit(peak) + float64(s.Prompts)*math.Log(float64(prompts))
+	z := float64(s.Bias) + float64(s.Logit)*logit(best) + float64(s.Peak)*logit(peak) + float64(s.Prompts)*math.Log(float64(prompts)) +
+		float64(s.Contrast)*logit(beside)
 	return float32(1 / (1 + math.Exp(-z)))
 }
 

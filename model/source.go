@@ -40,6 +40,11 @@ func readConfig(m *weights.Manifest) (Config, error) {
 	}
 	p := f.Fields("presence")
 	c.Presence = Presence{Bias: float32(p.Float("bias")), Logit: float32(p.Float("logit")), Peak: float32(p.Float("peak")), Prompts: float32(p.Float("prompts"))}
+	if f.Has("contrast") {
+		t := f.Fields("contrast")
+		c.Contrast = Contrast{Names: t.Texts("names"), Below: float32(t.Float("below"))}
+		c.Presence.Contrast = float32(p.Float("contrast"))
+	}
 	t := f.Fields("text")
 	c.Text = TextConfig{Layers: t.Int("layers"), Heads: t.Int("heads"), MaxTokens: t.Int("max_tokens")}
 	if err := f.Err(); err != nil {

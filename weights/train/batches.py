@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 import names
-from data import CARRIED, IGNORE, is_calibration
+from data import CARRIED, IGNORE, OWN, is_calibration
 from views import SIZE, Cache
 
 CELLS = SIZE // 4                      # mask cells along a side
@@ -26,21 +26,31 @@ def foreign_names(data):
 class PhraseTable:
     """Every phrase that training may ask for, with the student's embedding."""
 
-    def __init__(self, classes, data, embed, unseen=()):
+    def __init__(self, classes, data, embed, unseen=(), own=()):
         self.names = {c: [n for n in v] for c, v in classes.names.items()}
         self.synonyms = {c: list(v) for c, v in classes.synonyms.items()}
         foreign = foreign_names(data)
-        self.phrases = list(dict.fromkeys(classes.phrases() + foreign))
+        self.phrases = list(dict.fromkeys(classes.phrases() + foreign + list(own)))
         self.index = {p: i for i, p in enumerate(self.phrases)}
         self.embeddings = embed(self.phrases).numpy()                     # [N,embed]
         self.unseen = {c for c, group in classes.names.items() if set(group) & set(unseen)}
-        # In runs that measure unseen names, names next to an unseen one may not serve as absent names either.
-        mine = self.embeddings[[self.index[n] for c in self.unseen for n in self.names[c]]]
-        self.foreign = np.array([self.index[f] for f in foreign
-                                 if not len(mine) or (mine @ self.embeddings[self.index[f]]).max() < 0.6])
+        self.held = self.embeddings[[self.index[n] for c in sorted(self.unseen) for n in self.names[c] + self.synonyms[c]]]
+        foreign = np.array([self.index[f] for f in foreign])
+        self.foreign = foreign[~self.near_unseen(self.embeddings[foreign])]
 
-    def phrase(self, c, rng):
-        """A random phrase for class c: a preferred name, now and then a synonym."""
+    def near_unseen(self, embeddings):
+        """Which embeddings [N,embed] are next to an unseen name: they may not serve as absent names, nor as present ones."""
+        return (embeddings @ self.held.T).max(1, initial=-1) >= 0.6
+
+    def unseen_in(self, meta):
+        """The class numbers of a view that must not be learned."""
+        own = {int(c): self.index[name] for c, name in meta.get("own", {}).items()}
+        return self.unseen | {c for c, near in zip(own, self.near_unseen(self.embeddings[list(own.values())])) if near} if own else self.unseen
+
+    def phrase(self, c, rng, own={}):
+        """A random phrase for class c: a preferred name, now and then a synonym. own: the names of the view's own numbers."""
+        if c >= OWN:
+            return self.index[own[str(c)]]
         group = self.synonyms[c] if self.synonyms[c] and rng.random() < 0.3 else self.names[c]
         return self.index[rng.choice(group)]
 
@@ -48,16 +58,16 @@ class PhraseTable:
 class Prompts:
     """Chooses what to ask for in a view: present names, names known to be absent, one name alone, or only absent ones."""
 
-    def __init__(self, classes, table, most=64, every=False):
-        self.classes, self.table, self.most, self.every = classes, table, most, every
+    def __init__(self, classes, table, most=64, every=False, refusals=0.0):
+        self.classes, self.table, self.most, self.every, self.refusals = classes, table, most, every, refusals
         tags = set(classes.clothing.values())
         self.worn = tags - {c for c in tags if classes.names[c][0] in CARRIED}
 
     def choose(self, meta, rng):
         """→ phrase indices [T] in random order and {position: set of class numbers whose union is its mask}."""
-        k, source = self.classes, meta["source"]
-        present = {c: {c} for c in meta["present"] if c not in self.table.unseen}
-        there = set(meta["present"]) | set(meta["tiny"]) | self.table.unseen
+        k, source, own = self.classes, meta["source"], meta.get("own", {})
+        present = {c: {c} for c in meta["present"] if c not in self.table.unseen_in(meta)}
+        there = set(meta["present"]) | set(meta["tiny"]) | set(meta.get("maybe", ())) | self.table.unseen
         if source == "clothing":
             worn = set(meta["present"]) & self.worn
             if worn:
@@ -66,27 +76,31 @@ class Prompts:
             for group in k.groups:
                 if group & there:
                     there |= group
-        absent = sorted((k.known[source] | k.absent.get(source, set())) - there)
+        absent = sorted((k.known.get(source, set()) | k.absent.get(source, set()) | set(meta.get("absent", ()))) - there)
         rng.shuffle(absent)
         here = list(present)
         rng.shuffle(here)
+        near = self.table.embeddings[[self.table.phrase(c, rng, own) for c in present]] if present else np.zeros((1, 384), np.float32)
         u = rng.random()
         if self.every:                                                    # all the source labels, whatever is there
             here, foreign = here[:MOST_TARGETS], 0
         elif u < 0.25 and here:
             here, absent, foreign = here[:1], [], 0
-        elif u < 0.35 or not here:
+        elif u < 0.35 + self.refusals or not here:
             n = 1 if rng.random() < 0.4 else rng.randint(2, 24)
-            here, absent, foreign = [], absent[:n], rng.randint(0, 4)
+            if rng.random() < 0.5:
+                # Names near those that are there are the ones that are found by mistake.
+                absent.sort(key=lambda c: -(near @ self.table.embeddings[self.table.index[k.names[c][0]]]).max())
+                absent = rng.sample(absent[:3 * n], min(n, len(absent)))
+            here, absent, foreign = [], absent[:n], rng.randint(0, 4) if n > 1 or not absent else 0
         else:
             if rng.random() < 0.25:
                 here = here[:rng.randint(1, len(here))]
             here = here[:MOST_TARGETS]
             absent = absent[:int(self.most * rng.random() ** 1.7)]
             foreign = rng.randint(1, 16) if rng.random() < 0.5 else 0
-        chosen = [(self.table.phrase(c, rng), present.get(c)) for c in here + absent]
+        chosen = [(self.table.phrase(c, rng, own), present.get(c)) for c in here + absent]
         if foreign:
-            near = self.table.embeddings[[self.table.phrase(c, rng) for c in present]] if present else np.zeros((1, 384), np.float32)
             for f in rng.sample(self.table.foreign.tolist(), foreign):
                 if (near @ self.table.embeddings[f]).max() < 0.4:
                     chosen.append((f, None))
@@ -132,14 +146,12 @@ class Batches:
     """Endless batches, made ahead in a thread. Rank r of n ranks sees every n-th view."""
 
     def __init__(self, cache_folder, classes, table, batch, points, seed, rank=0, ranks=1, levels=None, dropped=(),
-                 every_name=False, held_out=False):
+                 every_name=False, held_out=False, refusals=0.0):
         self.cache, self.table = Cache(cache_folder), table
-        self.prompts = Prompts(classes, table, every=every_name)
+        self.prompts = Prompts(classes, table, every=every_name, refusals=refusals)
         self.batch, self.points, self.levels, self.held_out = batch, points, levels, held_out
         self.rng, self.np_rng = random.Random(seed * 97 + rank), np.random.default_rng([seed, rank])
         self.rank, self.ranks, self.dropped = rank, ranks, set(dropped)
-        self.lut = np.arange(256, dtype=np.uint8)
-        self.lut[list(table.unseen)] = IGNORE
         self.ready = queue.Queue(3)
         threading.Thread(target=self.run, daemon=True).start()
 
@@ -164,7 +176,9 @@ class Batches:
         owners = np.full((b, MOST_TARGETS), -1)                           # which prompt a target belongs to
         asked = []
         for i, (_, meta) in enumerate(views):
-            labels = self.lut[self.cache.labels(meta)]
+            lut = np.arange(256, dtype=np.uint8)
+            lut[list(self.table.unseen_in(meta))] = IGNORE
+            labels = lut[self.cache.labels(meta)]
             cells[i], weights[i] = sample_cells(labels, k, self.np_rng)
             around = cell_labels(labels, cells[i])                        # [K,16]
             order, masks = self.prompts.choose(meta, self.rng)

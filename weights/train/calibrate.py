@@ -11,10 +11,15 @@ import numpy as np
 import torch
 
 import data
-from network import load_published, normalise, presence_score
+from network import load_published, logit, normalise, presence_score
 from views import read_pixels
 
 RIDGE = 0.5
+# Common names that are asked for beside the prompts to judge whether these are there. Names with a cosine of "below" or more to
+# a prompt are left out: they may be the same thing.
+CONTRAST = {"names": """person, dog, cat, bird, horse, cow, car, bus, truck, bicycle, motorcycle, airplane, boat, train, chair, couch,
+table, bed, tv, bottle, cup, bowl, potted plant, sky, tree, grass, road, building, wall, floor, water, mountain, sand, snow, fence, window,
+door, ceiling, food, book, bag, shoes, hair, skin, shirt, pants, dress, hat, jacket""".replace("\n", " ").split(", "), "below": 0.7}
 
 
 def fit_rows(network, names_embedded, pooled, rank, data_dir):
@@ -36,8 +41,8 @@ def fit_rows(network, names_embedded, pooled, rank, data_dir):
 class Request:
     """One picture asked for some names: what the network said and where the names are, at stride 8."""
 
-    def __init__(self, kind, out, b, w, numbers, labels, things):
-        self.kind, self.things = kind, things
+    def __init__(self, kind, out, b, w, beside, numbers, labels, things):
+        self.kind, self.beside, self.things = kind, beside, things
         self.a, self.v, self.b, self.w = out["a"], out["v"], b, w         # [Q,T], [Q], [Q,T], [T]
         self.masks = out["masks"][:, 1::2, 1::2].sigmoid().half()         # [Q,h,w]
         self.numbers, self.labels = numbers, labels                       # labels: [h,w], 255 = unknown
@@ -53,7 +58,7 @@ class Request:
         return torch.einsum("qt,qhw->thw", self.chances(s, w), self.masks.float())
 
     def evidence(self, s):
-        """What presence_score looks at: the best query's P and the map's peak of each name."""
+        """What presence_score looks at in the answer: the best query's P and the map's peak of each name."""
         return self.chances(s).amax(0), self.maps(s).flatten(1).amax(1)
 
     def overlaps(self, s, w=None):
@@ -71,8 +76,8 @@ class Request:
 
 
 @torch.no_grad()
-def collect(network, embeddings, index, classes, photos, most_full=133):
-    """Requests of every kind (all names, those present, one alone) for the calibration photos."""
+def collect(network, embeddings, index, classes, photos, common):
+    """Requests of every kind (all names, those present, one alone) for the calibration photos; common: embeddings of the names of CONTRAST."""
     rng = np.random.default_rng(1)
     requests = []
     for photo in photos:
@@ -98,8 +103,9 @@ def collect(network, embeddings, index, classes, photos, most_full=133):
             e = embeddings[[index[classes.names[c][0]] for c in numbers]]
             out = {k: v[0] for k, v in network.segment(encoded, e[None]).items()}
             b = network.stage2.similarity(out["pooled"], e)
+            beside = network.beside(encoded, e, common)
             things = classes.known["things"] - {classes.person}
-            requests.append(Request(kind, out, b, torch.zeros(len(numbers)), numbers, labels, all(c in things for c in numbers)))
+            requests.append(Request(kind, out, b, torch.zeros(len(numbers)), beside, numbers, labels, all(c in things for c in numbers)))
     return requests
 
 
@@ -113,30 +119,29 @@ def score(requests, s, w=None):
 
 
 def fit_presence(requests, s):
-    """Logistic regression of "is in the picture" on the logits of the best query's P and of the map's peak, and on the
-    number of prompts."""
+    """Logistic regression of "is in the picture" on the logits of what presence_score looks at, and on the number of prompts."""
     rows, truth, weight = [], [], []
     for r in requests:
         if r.kind == "present":
             continue
-        best, peak = (torch.logit(x.clamp(1e-6, 1 - 1e-6)).tolist() for x in r.evidence(s))
         n = len(r.numbers)
-        rows += [[1.0, x, y, math.log(n)] for x, y in zip(best, peak)]
+        prompts = torch.full((n,), math.log(n))
+        rows.append(torch.stack((torch.ones(n), *(logit(x) for x in r.evidence(s)), prompts, logit(r.contrast)), 1))
         truth += r.present.tolist()
         weight += [1.0 / n] * n
-    x, y, weight = (torch.tensor(v, dtype=torch.float64) for v in (rows, [float(t) for t in truth], weight))
+    x, y, weight = torch.cat(rows).double(), torch.tensor(truth).double(), torch.tensor(weight, dtype=torch.float64)
     single = x[:, 3] == 0
     for group in (single, ~single):                                       # present and absent weigh alike in each kind
         for value in (0, 1):
             chosen = group & (y == value)
             weight[chosen] /= weight[chosen].sum()
-    p = torch.zeros(4, dtype=torch.float64)
+    p = torch.zeros(x.shape[1], dtype=torch.float64)
     for _ in range(50):                                                   # Newton's method
         q = (x @ p).sigmoid()
         gradient = x.T @ (weight * (q - y)) + 1e-4 * p
-        hessian = x.T @ (x * (weight * q * (1 - q))[:, None]) + 1e-4 * torch.eye(4)
+        hessian = x.T @ (x * (weight * q * (1 - q))[:, None]) + 1e-4 * torch.eye(len(p))
         p = p - torch.linalg.solve(hessian, gradient)
-    return dict(zip(("bias", "logit", "peak", "prompts"), p.tolist()))
+    return dict(zip(("bias", "logit", "peak", "prompts", "contrast"), p.tolist()))
 
 
 def calibration_photos(data_dir, classes, per_source):
@@ -146,13 +151,14 @@ def calibration_photos(data_dir, classes, per_source):
     return [p for source in ("coco", "things", "voc", "animals", "clothing") for p in [q for q in kept if q.source == source][:per_source]]
 
 
-def calibrate(network, embeddings, index, data_dir, per_source=45):
-    """Fits theta, kappa, b0, alpha and the presence score; returns the entries of config.json."""
+def calibrate(network, embeddings, index, common, data_dir, per_source=45):
+    """Fits theta, kappa, b0, alpha and the presence score; returns the entries of config.json. common: see collect."""
     classes = data.load_classes(data_dir)
     photos = calibration_photos(data_dir, classes, per_source)
-    requests = collect(network, embeddings, index, classes, photos)
+    network.config["contrast"] = CONTRAST
+    requests = collect(network, embeddings, index, classes, photos, common)
     print(f"calibration: {len(photos)} photos, {len(requests)} requests", flush=True)
-    s = {"theta": 0.5, "kappa": 0.0, "b0": 0.0, "beta": 0.8}
+    s = {"theta": 0.5, "kappa": 0.0, "b0": 0.0, "beta": 0.8, "contrast": CONTRAST}
 
     def best(name, values, chosen=requests, w=None, also=()):
         tried = [(score(chosen, s | {name: v} | dict(also), w), v) for v in values]
@@ -179,12 +185,15 @@ def calibrate(network, embeddings, index, data_dir, per_source=45):
     for r in requests:
         r.w[:] = best_alpha
     s["theta"] = best("theta", (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65), there)[1]
+    network.config.update(s)
+    for r in requests:
+        r.contrast = network.contrast(*r.beside, len(r.numbers))
     s["presence"] = fit_presence(requests, s)
     config = {**network.config, **s}
     right = {"present": [], "absent": []}
     for r in requests:
         if r.kind in ("single", "absent"):
-            said = presence_score(*r.evidence(s), 1, config)[0].item() >= 0.5
+            said = presence_score(*r.evidence(s), 1, config, r.contrast)[0].item() >= 0.5
             right["absent" if r.kind == "absent" else "present"].append(said == (r.kind != "absent"))
     print(f"  presence {s['presence']}: right for " + ", ".join(f"{np.mean(v):.3f} of {k}" for k, v in right.items()), flush=True)
     return s

@@ -1,9 +1,11 @@
 """The labelled photos behind one space of class numbers: which names are in a photo, and which are known not to be.
 
 Class numbers: 1…133 COCO panoptic names (VOC's twenty names are among them), then the clothing tags; 0 = none of the names
-that the photo's set labels, 255 = unknown, ignored.
+that the photo's set labels, 255 = unknown, ignored. From OWN on the numbers mean names of one picture only: the ImageNet
+photos and the stamps have more names than a byte has numbers.
 """
 import json
+import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ import numpy as np
 from names import clean, vocab_file
 
 IGNORE = 255
+OWN, MOST_OWN = 200, 8
 # VOC writes some of COCO's names in another way.
 VOC_TO_COCO = {"aeroplane": "airplane", "motorbike": "motorcycle", "sofa": "couch", "tv monitor": "tv"}
 MORE_SYNONYMS = {"airplane": ["plane", "jet"], "motorcycle": ["motorbikes"], "tv": ["television", "monitor", "screen"],
@@ -35,6 +38,9 @@ CLOTHING_GROUPS = [g.split() for g in ("boots clogs flats heels loafers pumps sa
                                        "pants jeans leggings tights stockings", "glasses sunglasses", "socks stockings tights",
                                        "panties intimate bra swimwear bodysuit", "dress romper skirt",
                                        "accessories bracelet earrings necklace ring watch")]
+# Names of stuff that runs with --unseen leave out beside splits.json's things. All are in coco/val, and none looks like a name
+# that stays (a river looks like water and sea).
+UNSEEN_STUFF = ("snow", "sand", "mountain", "rug", "curtain", "shelf")
 CARRIED = ("bag", "purse", "wallet", "accessories")                       # not part of the person
 
 
@@ -111,6 +117,8 @@ class Photo:
     name: str
     picture: Path
     labels: object        # () → uint8 [H,W] of class numbers
+    own: str = ""         # the name that number OWN means in it
+    absent: tuple = ()    # class numbers that are surely not in it, besides those of its source
 
 
 def polygons_to_mask(entry, class_of):
@@ -150,6 +158,58 @@ def training_photos(data, classes, splits):
         if f.exists() and f.stem not in held["coco"]:
             photos.append(Photo("things", f.stem, f, lambda entry=entry: polygons_to_mask(entry, class_of)))
     return photos
+
+
+def named_photos(data, classes, pseudo):
+    """The ImageNet photos with the masks that pseudo.py made, each with its own name unless a class has that."""
+    photos, class_of = [], {n: c for c in classes.names for n in classes.names[c] + classes.synonyms[c]}
+    files = {f.stem: f for f in (Path(data) / "imagenet1000/images").iterdir()}
+    for stem, f in json.loads((Path(pseudo) / "facts.json").read_text()).items():
+        if not f["good"]:
+            continue
+        number = class_of.get(f["name"], OWN)
+        table = np.full(256, IGNORE, np.uint8)
+        table[0], table[255] = 0, number
+        mask, file = Path(pseudo) / f"{stem}.png", files[stem]
+
+        def labels(mask=mask, table=table, file=file):
+            found = table[cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE)]
+            height, width = read_picture(file).shape[:2]
+            return cv2.resize(found, (width, height), interpolation=cv2.INTER_NEAREST)
+        photos.append(Photo("imagenet", stem, file, labels, "" if number != OWN else f["name"], tuple(f["absent"])))
+    return photos
+
+
+def stamp_name(text):
+    """The thing in a stamp's description: "A pair of blue jeans." → "blue jeans"; empty if it is no plain name."""
+    text = re.split(r"[.!?(:;]", text.replace("’", "'"))[0].lower().strip()
+    text = re.sub(r"^(a|an|the|some|eat your)\s+", "", text)
+    text = re.sub(r"^(pair|head|cup|glass|bunch|baby|slice|very small|string) of (an? |the )?", "", text)
+    return text if re.fullmatch(r"[a-z' -]{3,28}", text) and len(text.split()) <= 3 else ""
+
+
+# Classes that a stamp may belong to by its folder, though it has another name: they are not absent where it lies.
+MAYBE = {"birds": ["bird"], "bovines": ["cow", "sheep"], "equines": ["horse"], "deer": ["horse", "cow"], "camel": ["horse"],
+         "cats": ["cat"], "dogs": ["dog"], "bears": ["bear", "teddy bear"], "mammals": ["dog", "cat", "bear", "elephant"],
+         "fruit": ["fruit", "food", "apple", "orange", "banana"], "vegetables": ["food", "fruit", "carrot", "broccoli"],
+         "nuts": ["food", "fruit"], "food": ["food", "fruit"], "mushrooms": ["food"], "flowers": ["flower", "potted plant"],
+         "trees": ["tree", "potted plant"], "plants": ["potted plant", "flower", "tree"], "people": ["person"],
+         "vehicles": ["car", "truck", "bus", "motorcycle", "airplane", "boat", "train"], "dishes": ["cup", "bowl"],
+         "household": ["cup", "bottle", "vase"], "town": ["stop sign", "traffic light", "house", "building"],
+         "sports": ["sports ball"], "marsupials": ["dog"], "military": ["car", "truck", "airplane"]}
+
+
+def stamps(folder, classes):
+    """Tux Paint's photo stamps: [(name, file of the cut-out with alpha, class numbers that it may belong to as well)]."""
+    found, number = [], {n: c for c in classes.names for n in classes.names[c]}
+    for file in sorted(Path(folder).rglob("*.png")):
+        about = file.with_suffix(".txt")
+        parts = file.relative_to(folder).parts
+        if about.exists() and not {"cartoon", "symbols", "alphabets", "flags", "money"} & set(parts):
+            name = stamp_name(about.read_text(errors="replace").splitlines()[0])
+            if name:
+                found.append((name, file, {number[n] for p in parts for n in MAYBE.get(p, [])}))
+    return found
 
 
 def is_calibration(photo_source, photo_name):

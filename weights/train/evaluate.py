@@ -1,4 +1,4 @@
-"""Figures of an exported model on the fixed validation lists, at the photos' original resolution.
+"""Figures of an exported or shipped model on the fixed validation lists, at the photos' original resolution.
 
     python evaluate.py --data DATA --model DIR [--sets voc_val coco_val …] [--int8] [--theta 0.5]
 
@@ -23,6 +23,7 @@ import torch
 from safetensors.torch import load_file
 
 import data
+import shipped
 from network import Network
 from rounding import to_int8
 from text import TextEncoder, embed, tokenizer
@@ -30,15 +31,19 @@ from views import read_pixels
 
 
 def load_model(folder, int8=False):
-    """An exported folder → network, text encoder."""
+    """An exported or a shipped folder → network, text encoder. What is shipped is in int8 already."""
     folder = Path(folder)
-    config, state = json.loads((folder / "config.json").read_text()), load_file(str(folder / "model.safetensors"))
-    if int8:
-        state = {k: to_int8(v) if v.ndim > 1 else v.half().float() for k, v in state.items()}
-    config["stage2"] = {"names": len(state["stage2.names"]), "rank": len(state["stage2.coef_v"]), "trained": len(state["stage2.trained"])}
-    network, encoder = Network(config), TextEncoder({k: config["text"][k] for k in ("layers", "heads", "max_tokens")})
-    network.load_state_dict({k: v for k, v in state.items() if not k.startswith("text.")})
-    encoder.load_state_dict({k[5:]: v for k, v in state.items() if k.startswith("text.")})
+    if (folder / "manifest.json").exists():
+        found = shipped.read(folder)
+        network, encoder = shipped.network_of(*found), shipped.text_of(found[1])
+    else:
+        config, state = json.loads((folder / "config.json").read_text()), load_file(str(folder / "model.safetensors"))
+        if int8:
+            state = {k: to_int8(v) if v.ndim > 1 else v.half().float() for k, v in state.items()}
+        config["stage2"] = {"names": len(state["stage2.names"]), "rank": len(state["stage2.coef_v"]), "trained": len(state["stage2.trained"])}
+        network, encoder = Network(config), TextEncoder({k: config["text"][k] for k in ("layers", "heads", "max_tokens")})
+        network.load_state_dict({k: v for k, v in state.items() if not k.startswith("text.")})
+        encoder.load_state_dict({k[5:]: v for k, v in state.items() if k.startswith("text.")})
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last), encoder.eval().requires_grad_(False)
 
 
@@ -104,8 +109,8 @@ def oracle_labels(proposals, truth):
 
 
 @torch.no_grad()
-def evaluate(network, embeddings, chosen, theta):
-    """Figures of one validation set; embeddings [T,embed] of its names."""
+def evaluate(network, embeddings, chosen, theta, common=None):
+    """Figures of one validation set; embeddings [T,embed] of its names, common: those of the configuration's contrast."""
     rng = np.random.default_rng(0)
     n = len(chosen.names)
     full, present_only, oracle = Overlap(n + 1), Overlap(n + 1), Overlap(n + 1)
@@ -120,7 +125,8 @@ def evaluate(network, embeddings, chosen, theta):
         def ask(numbers):
             e = embeddings[[c - 1 for c in numbers]]
             out = {k: v[0] for k, v in network.segment(encoded, e[None]).items()}
-            return out, network.answer(out, e)
+            rivals = None if common is None else network.contrast(*network.beside(encoded, e, common), len(e))
+            return out, network.answer(out, e, contrast=rivals)
 
         out, answer = ask(range(1, n + 1))
         full.add(label_map(enlarge(answer["S"].numpy(), width, height), np.arange(1, n + 1), theta), truth)
@@ -176,11 +182,13 @@ def main():
         network.config[key] = float(number)
     theta, words = network.config["theta"] if args.theta is None else args.theta, tokenizer()
     sets = data.validation_sets(args.data, json.loads((Path(args.data) / "splits.json").read_text()))
+    contrast = network.config.get("contrast")
+    common = embed(encoder, words, contrast["names"]) if contrast else None
     found = {}
     for name in args.sets:
         chosen = sets[name]
         chosen.photos = chosen.photos[:args.limit]
-        figures = found[name] = evaluate(network, embed(encoder, words, chosen.names), chosen, theta)
+        figures = found[name] = evaluate(network, embed(encoder, words, chosen.names), chosen, theta, common)
         print(f"{name:16s}" + "  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in figures.items()), flush=True)
     if args.json:
         Path(args.json).write_text(json.dumps(found, indent=1) + "\n")

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 import data
 import names
-from calibrate import calibrate, calibration_photos, fit_rows
+from calibrate import CONTRAST, calibrate, calibration_photos, fit_rows
 from network import DEFAULTS, Network
 from rounding import settle
 from text import embed, tokenizer
@@ -77,7 +77,8 @@ def main():
     if args.rounding_photos:
         photos = calibration_photos(args.data, classes, args.rounding_photos)
         settle(network.trunk, [read_pixels(p.picture, config["size"]) for p in photos])
-    numbers = calibrate(network, embeddings, {n: i for i, n in enumerate(phrases)}, args.data, args.per_source)
+    common = embed(encoder, words, CONTRAST["names"])
+    numbers = calibrate(network, embeddings, {n: i for i, n in enumerate(phrases)}, common, args.data, args.per_source)
 
     state = {k: v.detach().float().contiguous() for k, v in network.state_dict().items()}
     state |= {f"text.{k}": v.detach().float().contiguous() for k, v in encoder.state_dict().items()}
@@ -90,7 +91,7 @@ def main():
         "arch": c["arch"], "d": c["d"], "dm": c["dm"], "heads": c["heads"], "queries": c["queries"], "layers": c["layers"],
         "size": c["size"], "pmp": c["pmp"], **variant(c), "alpha": numbers["alpha"], "beta": numbers["beta"], "kappa": numbers["kappa"],
         "b0": numbers["b0"], "seen_hi": c["seen_hi"], "seen_lo": c["seen_lo"], "theta": numbers["theta"],
-        "presence": numbers["presence"], "templates": ["{}"],
+        "presence": numbers["presence"], "contrast": CONTRAST, "templates": ["{}"],
         "text": {k: encoder.config[k] for k in ("layers", "heads", "max_tokens")}, "trained_names": [phrases[i] for i in trained]}, indent=1) + "\n")
     total = int8_bytes(state) + (out / "vocab.txt").stat().st_size
     parts = {}

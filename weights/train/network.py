@@ -543,21 +543,40 @@ class Network(nn.Module):
         last = predictions[-1]
         return {**last, "masks": torch.einsum("bqc,bchw->bqhw", last["mask_embed"], encoded["M4"])}
 
-    def answer(self, out, embeddings, groups=None):
+    def answer(self, out, embeddings, groups=None, contrast=None):
         """One picture's answer per prompt. out: one entry of segment's batch; embeddings [S,embed] of the S phrases.
 
-        groups lists the phrases of each prompt ("sofa, couch" is one prompt of two phrases); default one each.
+        groups lists the phrases of each prompt ("sofa, couch" is one prompt of two phrases); default one each. contrast is what
+        the method of that name returns, which the presence scores need if the configuration has such names.
         Returns P [Q,T+1] with void last, S [T,H/4,W/4] and the presence scores [T].
         """
         config = self.config
-        w = self.stage2.weights(embeddings, config)                       # [S]
-        b = self.stage2.similarity(out["pooled"], embeddings)
-        z = (1 - w) * out["a"] + w * config["kappa"] * (b - config["b0"])
+        z, b, w = self.logits(out, embeddings)
         if groups is not None:
             z = torch.stack([z[:, g].amax(-1) for g in groups], 1)        # [Q,T]
         p = torch.cat((z, out["v"][:, None]), 1).softmax(-1)
         s = torch.einsum("qt,qhw->thw", p[:, :-1], out["masks"].float().sigmoid())
-        return {"z": z, "b": b, "w": w, "P": p, "S": s, "score": presence_score(p[:, :-1].amax(0), peaks(s), z.shape[1], config)}
+        return {"z": z, "b": b, "w": w, "P": p, "S": s,
+                "score": presence_score(p[:, :-1].amax(0), peaks(s), z.shape[1], config, contrast)}
+
+    def logits(self, out, embeddings):
+        """Logits of both stages together [Q,S], and what the second stage adds: its similarity b [Q,S] and share w [S]."""
+        w = self.stage2.weights(embeddings, self.config)
+        b = self.stage2.similarity(out["pooled"], embeddings)
+        return (1 - w) * out["a"] + w * self.config["kappa"] * (b - self.config["b0"]), b, w
+
+    def beside(self, encoded, embeddings, common):
+        """One picture's last prediction for the prompts [T,embed] and behind them common names, except those that are like one
+        of the prompts; and the embeddings of all that was asked for."""
+        common = common[(common @ embeddings.T).amax(1) < self.config["contrast"]["below"]]
+        everything = torch.cat((embeddings, common))
+        return {k: v[0] for k, v in self.decoder(encoded, everything[None])[-1].items()}, everything
+
+    def contrast(self, out, everything, prompts):
+        """The best query's P of each prompt in what beside returned. An absent name that wins where it is asked for alone loses
+        against common names that are there."""
+        z = torch.cat((self.logits(out, everything)[0], out["v"][:, None]), 1)
+        return z.softmax(-1)[:, :prompts].amax(0)
 
 
 def peaks(s):
@@ -565,12 +584,16 @@ def peaks(s):
     return s[:, 1::2, 1::2].flatten(1).amax(1)
 
 
-def presence_score(best, peak, prompts, config):
-    """Calibrated probability that a prompt is in the picture, from the best query's P, the peak of the prompt's map S and
-    the number of prompts."""
+def logit(p):
+    return torch.logit(p.clamp(1e-6, 1 - 1e-6))
+
+
+def presence_score(best, peak, prompts, config, contrast=None):
+    """Calibrated probability that a prompt is in the picture, from the best query's P, the peak of the prompt's map S, the
+    number of prompts, and the best query's P when common names are asked for as well."""
     c = config["presence"]
-    best, peak = (torch.logit(x.clamp(1e-6, 1 - 1e-6)) for x in (best, peak))
-    return (c["bias"] + c["logit"] * best + c["peak"] * peak + c["prompts"] * math.log(prompts)).sigmoid()
+    z = c["bias"] + c["logit"] * logit(best) + c["peak"] * logit(peak) + c["prompts"] * math.log(prompts)
+    return (z if contrast is None else z + c["contrast"] * logit(contrast)).sigmoid()
 
 
 # ------------------------------------------------------------------------------------------------------- published trunk

@@ -36,6 +36,12 @@ def load_text(path):
     return encoder.eval().requires_grad_(False)
 
 
+def own_names(cache):
+    """The names that only some views have, see views.py."""
+    file = Path(cache) / "names.json"
+    return json.loads(file.read_text()) if file.exists() else []
+
+
 @torch.no_grad()
 def imagenet_pooled(network, data_dir, cache):
     """Average head features of the 1,000 ImageNet photos, whole and mirrored [2,1000,1280]; kept in the cache folder."""
@@ -116,8 +122,10 @@ def train(args, rank=0):
     splits = json.loads((Path(args.data) / "splits.json").read_text())
     classes = data.load_classes(args.data)
     encoder, words = load_text(args.text), tokenizer()
-    table = PhraseTable(classes, args.data, lambda phrases: embed(encoder, words, phrases), splits["unseen_names"] if args.unseen else ())
+    unseen = (*splits["unseen_names"], *data.UNSEEN_STUFF) if args.unseen else ()
+    table = PhraseTable(classes, args.data, lambda phrases: embed(encoder, words, phrases), unseen, own_names(args.cache))
     imagenet = embed(encoder, words, names.imagenet_names(args.data))     # [1000,embed]
+    placed = torch.from_numpy(~table.near_unseen(imagenet.numpy())).nonzero().flatten()   # the ImageNet photos that are learned
 
     network = Network(configuration(args))
     load_published(network.trunk, args.data)
@@ -130,7 +138,9 @@ def train(args, rank=0):
     frozen_head.load_state_dict(network.trunk.head.state_dict())
     if args.init:
         start = torch.load(args.init, weights_only=True)
-        network.load_state_dict({k: v for k, v in start["model"].items() if not k.startswith("stage2.")}, strict=False)
+        # What stays frozen is the published trunk, of which a shipped model has but a rounded copy.
+        left = ("stage2.", "trunk.stem.", *(f"trunk.blocks.{i}." for i in range(args.first_tuned)))
+        network.load_state_dict({k: v for k, v in start["model"].items() if not k.startswith(left)}, strict=False)
     network.trunk.requires_grad_(False)
     network.stage2.requires_grad_(False)
     tuned = []
@@ -159,7 +169,7 @@ def train(args, rank=0):
     stop = []
     signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
     batches = Batches(args.cache, classes, table, args.batch, args.points, args.seed + 1000 * first, rank, args.processes, levels,
-                      splits["voc_unseen"] if args.unseen else (), args.all_names)
+                      splits["voc_unseen"] if args.unseen else (), args.all_names, refusals=args.refusals)
     chief = rank == 0
     log = open(out / "log.txt", "a") if chief else None
 
@@ -205,7 +215,7 @@ def train(args, rank=0):
             loss, parts = set_loss(predictions, encoded["M4"], batch)
             if network.decoder.pool:
                 # The pooled features of whole ImageNet photos must land at their names.
-                chosen = torch.randint(1000, (64,))
+                chosen = placed[torch.randint(len(placed), (64,))]
                 x = pooled[torch.randint(len(pooled), (64,)), chosen]
                 x = F.normalize(network.decoder.pool_proj(network.decoder.pool_norm(x)).float(), dim=-1)
                 aux = F.cross_entropy(network.decoder.logit_scale.exp() * (x @ imagenet.T).float(), chosen)
@@ -269,7 +279,8 @@ def main():
     p.add_argument("--no-text-first", action="store_true", help="without the text step before the first prediction")
     p.add_argument("--no-null-key", action="store_true", help="without the text token that stands for no prompt")
     p.add_argument("--all-names", action="store_true", help="prompts are always all names of the photo's source, none is sampled")
-    p.add_argument("--unseen", action="store_true", help="leave out the unseen names of splits.json")
+    p.add_argument("--unseen", action="store_true", help="leave out the unseen names of splits.json and data.UNSEEN_STUFF")
+    p.add_argument("--refusals", type=float, default=0.0, help="share of views with only absent names, above the usual tenth")
     p.add_argument("--init", help="checkpoint to start from")
     p.add_argument("--finetune", action="store_true", help="phase 2: train the trunk above stride 8 as well")
     p.add_argument("--first-tuned", type=int, default=8, help="the first of the trunk's blocks (5…15) that phase 2 trains")

@@ -23,7 +23,9 @@ from network import ENCODERS, Network, load_published
 
 SIZE = 512
 SHARE = {"coco": 0.17, "things": 0.26, "voc": 0.23, "animals": 0.25, "clothing": 0.09}
+NAMED = 0.15                                                               # share of the ImageNet photos, where they are used
 LEVELS = {"f4": 128, "f8": 64, "f16": 32, "f32": 16}                        # cells along a side
+STAMPS = 0.35                                                              # of the pasted things, where there are any
 TINY = 48                                                                  # pixels; smaller segments are ignored
 
 
@@ -38,16 +40,17 @@ def read_pixels(path, side=SIZE):
 
 
 class Cutouts:
-    """Objects cut out of the training photos, by class; rare classes are drawn more often than their count."""
+    """Objects cut out of the training photos, by class; rare classes are drawn more often than their count. And stamps."""
 
-    def __init__(self, photos, classes, data_dir, limit=60):
-        self.items = {}
+    def __init__(self, photos, classes, data_dir, limit=60, stamps=()):
+        self.items, self.stamps = {}, list(stamps)
+        self.class_of = {n: c for c in classes.names for n in classes.names[c] + classes.synonyms[c]}
         rng = random.Random(0)
         things = classes.known["things"]
         order = sorted(photos, key=lambda p: (p.source, p.name))
         rng.shuffle(order)
         for p in order:
-            if p.source == "clothing":
+            if p.source in ("clothing", "imagenet"):
                 continue
             mask = p.labels()
             for c in np.unique(mask):
@@ -63,8 +66,18 @@ class Cutouts:
         self.classes = sorted(self.items)
         self.chances = np.array([len(self.items[c]) for c in self.classes]) ** -0.35
 
-    def draw(self, rng, forbidden):
-        """A random cut-out: class number, picture [h,w,3], alpha [h,w]."""
+    def draw(self, rng, forbidden, own, maybe):
+        """A random cut-out: class number, picture [h,w,3], alpha [h,w]. own maps numbers to the view's own names so far,
+        maybe gets the classes that what is drawn may belong to as well."""
+        if self.stamps and rng.random() < STAMPS:
+            name, file, kinds = self.stamps[rng.integers(len(self.stamps))]
+            c = self.class_of.get(name) or next((k for k, v in own.items() if v == name), data.OWN + len(own))
+            if c not in forbidden and c < data.OWN + data.MOST_OWN:
+                if c >= data.OWN:
+                    own[c] = name
+                maybe |= kinds
+                x = np.asarray(Image.open(file).convert("RGBA"))
+                return c, np.ascontiguousarray(x[..., :3]), x[..., 3].astype(np.float32) / 255
         chances = self.chances * [c not in forbidden for c in self.classes]
         c = self.classes[rng.choice(len(chances), p=chances / chances.sum())]
         p, (x, y, w, h), mask = self.items[c][rng.integers(len(self.items[c]))]
@@ -135,6 +148,7 @@ def make_view(photo, classes, cutouts, rng):
     labels, picture = photo.labels(), Image.fromarray(np.ascontiguousarray(data.read_picture(photo.picture)))
     if labels.shape != (picture.height, picture.width):
         raise ValueError(f"{photo.source}/{photo.name}: the mask's size differs from the photo's")
+    own, maybe = {data.OWN: photo.own} if photo.own else {}, set()
     box, side = choose_box(rng, labels)
     scale = side / max(box[2] - box[0], box[3] - box[1])
     w, h = (max(32, min(SIZE, round((box[i + 2] - box[i]) * scale))) for i in (0, 1))
@@ -147,7 +161,7 @@ def make_view(photo, classes, cutouts, rng):
         if photo.source == "clothing":
             forbidden |= classes.known["things"] - classes.absent["clothing"]
         for _ in range(rng.integers(1, 4)):
-            cutout = cutouts.draw(rng, forbidden)
+            cutout = cutouts.draw(rng, forbidden, own, maybe)
             paste(rng, picture, labels, cutout)
     picture = jitter(rng, picture)
     numbers, counts = np.unique(labels, return_counts=True)
@@ -157,7 +171,8 @@ def make_view(photo, classes, cutouts, rng):
     # Padding belongs to nothing: 0 with a photo whose unlabelled pixels are unknown too, since it is known to be empty.
     full_picture, full_labels = np.full((SIZE, SIZE, 3), 127, np.uint8), np.zeros((SIZE, SIZE), np.uint8)
     full_picture[:h, :w], full_labels[:h, :w] = picture.round(), labels
-    return full_picture, full_labels, {"source": photo.source, "name": photo.name, "present": present, "tiny": tiny, "size": [h, w]}
+    return full_picture, full_labels, {"source": photo.source, "name": photo.name, "present": present, "tiny": tiny, "size": [h, w],
+                                       "own": own, "maybe": sorted(maybe), "absent": list(photo.absent)}
 
 
 class Cache:
@@ -226,6 +241,8 @@ def main():
     p.add_argument("--part", default="0/1")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--threads", type=int, default=1)
+    p.add_argument("--pseudo", help="folder of pseudo.py: the ImageNet photos with masks become views, too")
+    p.add_argument("--stamps", help="folder of Tux Paint's stamps (Debian's tuxpaint-stamps-default) to paste")
     p.add_argument("--preview", type=int, default=0, help="only write this many views as pictures and stop")
     args = p.parse_args()
     torch.set_num_threads(args.threads)
@@ -233,14 +250,19 @@ def main():
     part, parts = map(int, args.part.split("/"))
     classes = data.load_classes(args.data)
     photos = data.training_photos(args.data, classes, json.loads((Path(args.data) / "splits.json").read_text()))
-    by_source = {s: [p for p in photos if p.source == s] for s in SHARE}
-    cutouts = Cutouts(photos, classes, args.data)
+    share = SHARE
+    if args.pseudo:
+        photos += data.named_photos(args.data, classes, args.pseudo)
+        share = {s: v * (1 - NAMED) for s, v in SHARE.items()} | {"imagenet": NAMED}
+    by_source = {s: [p for p in photos if p.source == s] for s in share}
+    stamps = data.stamps(args.stamps, classes) if args.stamps else []
+    cutouts = Cutouts(photos, classes, args.data, stamps=stamps)
     print({s: len(v) for s, v in by_source.items()}, f"{sum(map(len, cutouts.items.values()))} cut-outs", flush=True)
 
     # Every photo of a source is used as often as any other; the order mixes the sources.
     plan = []
-    for source, share in SHARE.items():
-        want, pool = round(args.count * share), by_source[source]
+    for source, part_of in share.items():
+        want, pool = round(args.count * part_of), by_source[source]
         plan += [pool[k % len(pool)] for k in range(want)]
     plan = plan[:args.count] + plan[:max(0, args.count - len(plan))]
     random.Random(args.seed).shuffle(plan)
@@ -257,6 +279,8 @@ def main():
     until = min(args.until or args.count, args.count)
     trunk = frozen_trunk(args.encoder, args.data)
     cache = Cache(args.out, args.count, trunk.channels)
+    own = sorted({p.own for p in photos if p.own} | {s[0] for s in stamps})
+    (cache.folder / "names.json").write_text(json.dumps(own))
     started, batch, done = time.time(), [], 0
     with open(cache.folder / f"labels.{part}of{parts}", "wb") as labels_file, \
             open(cache.folder / f"facts.{part}of{parts}.jsonl", "w") as facts_file, torch.no_grad():

@@ -1,0 +1,42 @@
+"""Fits the numbers of a shipped model anew (see calibrate.py); its weights stay as they are.
+
+    python recalibrate.py --data DATA --model ../default --out DIR
+
+DIR gets copies of the shards and a manifest with the new numbers.
+"""
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import torch
+
+import data
+from calibrate import CONTRAST, calibrate
+from evaluate import load_model
+from text import embed, tokenizer
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--data", default="../shared/data")
+    p.add_argument("--model", default="../default", help="folder with the manifest and its shards")
+    p.add_argument("--out", required=True)
+    p.add_argument("--per-source", type=int, default=45, help="calibration photos of each source")
+    args = p.parse_args()
+    torch.set_num_threads(1)
+    network, encoder = load_model(args.model)
+    words, phrases = tokenizer(), data.load_classes(args.data).phrases()
+    index = {n: i for i, n in enumerate(phrases)}
+    numbers = calibrate(network, embed(encoder, words, phrases), index, embed(encoder, words, CONTRAST["names"]), args.data, args.per_source)
+    model, out = Path(args.model), Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    manifest = json.loads((model / "manifest.json").read_text())
+    for shard in manifest["shards"]:
+        shutil.copy(model / shard["file"], out)
+    manifest["config"] |= numbers
+    (out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
