@@ -297,7 +297,7 @@ async function taken() {
   context.drawImage(photo, 0, 0, width, height);
   const [x, y, w, h] = bbox, cut = layer(w, h);
   cut.drawImage(context.canvas, -x, -y);
-  return new File([await new Promise((done) => cut.canvas.toBlob(done, "image/png"))], `${name}.png`, { type: "image/png" });
+  return new File([await blobOf(cut)], `${name}.png`, { type: "image/png" });
 }
 
 $("take-save").addEventListener("click", async () => download(await taken()));
@@ -398,7 +398,7 @@ $("shoot").addEventListener("click", async () => {
   const context = layer(finder.videoWidth, finder.videoHeight);
   context.drawImage(finder, 0, 0);
   $("camera-dialog").close();
-  own(new File([await new Promise((done) => context.canvas.toBlob(done, "image/jpeg", 0.95))], "camera.jpg"));
+  own(new File([await blobOf(context, "image/jpeg", 0.95)], "camera.jpg"));
 });
 
 $("address").addEventListener("click", () => $("address-dialog").showModal());
@@ -414,7 +414,7 @@ async function fromAddress(address) {
     await image.decode();
     const context = layer(image.naturalWidth, image.naturalHeight);
     context.drawImage(image, 0, 0);
-    own(await new Promise((done) => context.canvas.toBlob(done, "image/png")));
+    own(await blobOf(context));
   } catch {
     wrong(new Error("The picture at that address cannot be read: it is none, or its host does not let other pages read it. Save it and drop it here"));
   }
@@ -582,6 +582,11 @@ function layer(width, height) {
   return context;
 }
 
+/** What was painted, as a file. */
+function blobOf({ canvas }, type = "image/png", quality) {
+  return new Promise((done) => canvas.toBlob(done, type, quality));
+}
+
 /** Writes the names into the masks, and moves those down that would lie on another. */
 function placeLabels([left, top, width, height]) {
   const placed = [];
@@ -614,8 +619,7 @@ $("save").addEventListener("click", async () => {
   const context = layer(width, height);
   context.drawImage(photo, 0, 0, width, height);
   paintMasks(context, [0, 0, width, height], Math.max(1, Math.hypot(width, height) / 500));
-  const blob = await new Promise((done) => context.canvas.toBlob(done, "image/png"));
-  download(new File([blob], "masks.png"));
+  download(new File([await blobOf(context)], "masks.png"));
 });
 
 // ---------------------------------------------------------------------------
