@@ -64,6 +64,10 @@ class Classes:
             out += self.names[c] + self.synonyms[c]
         return list(dict.fromkeys(out))
 
+    def by_phrase(self):
+        """The class number of every name and synonym."""
+        return {n: c for c in self.names for n in self.names[c] + self.synonyms[c]}
+
 
 def load_classes(data):
     data = Path(data)
@@ -151,7 +155,7 @@ def training_photos(data, classes, splits):
     add("voc", "voc", "masks_full", {0: 0, **classes.voc})
     add("animals", "voc-animals", "masks", {0: 0, **classes.voc})
     add("clothing", "clothing", "masks", {0: 0, **classes.clothing})
-    class_of = {n: c for c in classes.names for n in classes.names[c] + classes.synonyms[c]}
+    class_of = classes.by_phrase()
     for entry in json.loads((data / "coco/things/polygons.json").read_text()):
         f = data / "coco/things/images" / entry["image"]
         f = f if f.exists() else f.with_name(f.name + ".jpg")
@@ -162,7 +166,7 @@ def training_photos(data, classes, splits):
 
 def named_photos(data, classes, pseudo):
     """The ImageNet photos with the masks that pseudo.py made, each with its own name unless a class has that."""
-    photos, class_of = [], {n: c for c in classes.names for n in classes.names[c] + classes.synonyms[c]}
+    photos, class_of = [], classes.by_phrase()
     files = {f.stem: f for f in (Path(data) / "imagenet1000/images").iterdir()}
     for stem, f in json.loads((Path(pseudo) / "facts.json").read_text()).items():
         if not f["good"]:

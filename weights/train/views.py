@@ -44,7 +44,7 @@ class Cutouts:
 
     def __init__(self, photos, classes, data_dir, limit=60, stamps=()):
         self.items, self.stamps = {}, list(stamps)
-        self.class_of = {n: c for c in classes.names for n in classes.names[c] + classes.synonyms[c]}
+        self.class_of = classes.by_phrase()
         rng = random.Random(0)
         things = classes.known["things"]
         order = sorted(photos, key=lambda p: (p.source, p.name))
