@@ -19,7 +19,7 @@ RIDGE = 0.5
 # a prompt are left out: they may be the same thing.
 CONTRAST = {"names": """person, dog, cat, bird, horse, cow, car, bus, truck, bicycle, motorcycle, airplane, boat, train, chair, couch,
 table, bed, tv, bottle, cup, bowl, potted plant, sky, tree, grass, road, building, wall, floor, water, mountain, sand, snow, fence, window,
-door, ceiling, food, book, bag, shoes, hair, skin, shirt, pants, dress, hat, jacket""".replace("\n", " ").split(", "), "below": 0.7}
+door, ceiling, food, book, bag, shoes, hair, skin, shirt, pants, dress, hat, jacket""".replace("\n", " ").split(", "), "below": 0.5}
 
 
 def fit_rows(network, names_embedded, pooled, rank, data_dir):
