@@ -230,7 +230,7 @@ class ValidationSet:
 
 
 def validation_sets(data, splits):
-    """The fixed validation lists, each with its own names."""
+    """The fixed validation lists, each with its own names; voc_unseen is one for runs with --unseen only."""
     data = Path(data)
     gray = lambda path: cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
 
@@ -247,6 +247,7 @@ def validation_sets(data, splits):
         return ValidationSet([given[n] for n in numbers], photos, background)
 
     return {"voc_val": make("voc", "masks_full", splits["voc_val"], "voc/classes.json", True),
+            "voc_unseen": make("voc", "masks_full", splits["voc_unseen"], "voc/classes.json", True),
             "voc_animals_val": make("voc-animals", "masks", splits["voc_animals_val"], "voc-animals/classes.json", True),
             "coco_val": make("coco/val", "masks", sorted(f.stem for f in (data / "coco/val/images").iterdir()), "coco/classes.json", False),
             "clothing_val": make("clothing", "masks", splits["clothing_val"], "clothing/classes.json", True)}

@@ -11,6 +11,9 @@ recall    share of the truth's segments (photo, name) that some proposal σ(m) >
 oracle    mIoU if the truth named those proposals, each by what it overlaps best
 auc       area under the ROC curve of the presence scores, all names of the set together; auc_single: names asked for alone
 accuracy  of "present" when names are asked for alone, half of them absent
+
+--unseen: the same figures for the names that train.py --unseen leaves out and for the others apart, without
+background; also on voc_unseen, the photos that such runs do not train on.
 """
 import argparse
 import json
@@ -81,9 +84,9 @@ class Overlap:
         self.truth += np.bincount(truth[known], minlength=n)[:n]
         self.said += np.bincount(said[known], minlength=n)[:n]
 
-    def mean(self, first):
-        """Mean IoU of the classes from first on that occur in the truth."""
-        there = np.flatnonzero(self.truth[first:]) + first
+    def mean(self, classes):
+        """Mean IoU of those classes (a list or range of numbers) that occur in the truth."""
+        there = [c for c in classes if self.truth[c]]
         return float((self.both[there] / (self.truth[there] + self.said[there] - self.both[there])).mean())
 
 
@@ -109,12 +112,14 @@ def oracle_labels(proposals, truth):
 
 
 @torch.no_grad()
-def evaluate(network, embeddings, chosen, theta, common=None):
-    """Figures of one validation set; embeddings [T,embed] of its names, common: those of the configuration's contrast."""
+def evaluate(network, embeddings, chosen, theta, common=None, apart=()):
+    """Figures of one validation set; embeddings [T,embed] of its names, common: those of the configuration's contrast. For names
+    in apart, and for the others, the figures come once more under "unseen" and "seen"."""
     rng = np.random.default_rng(0)
     n = len(chosen.names)
     full, present_only, oracle = Overlap(n + 1), Overlap(n + 1), Overlap(n + 1)
-    single, by_class, hits, all_scores, single_scores = [], Overlap(n + 1), [], ([], []), ([], [])
+    # Lists of (class number, figure) or (class number, score, is it there).
+    single, by_class, hits, all_scores, single_scores = [], Overlap(n + 1), [], [], []
     started = time.time()
     for photo in chosen.photos:
         truth = photo.labels()
@@ -130,8 +135,7 @@ def evaluate(network, embeddings, chosen, theta, common=None):
 
         out, answer = ask(range(1, n + 1))
         full.add(label_map(enlarge(answer["S"].numpy(), width, height), np.arange(1, n + 1), theta), truth)
-        all_scores[0].extend(answer["score"].tolist())
-        all_scores[1].extend(c in there for c in range(1, n + 1))
+        all_scores += [(c, s, c in there) for c, s in enumerate(answer["score"].tolist(), 1)]
         proposals = enlarge(out["masks"].sigmoid().numpy(), width, height) > 0.5
         known = truth != data.IGNORE
         flat = proposals[:, known].astype(np.float32)
@@ -139,28 +143,36 @@ def evaluate(network, embeddings, chosen, theta, common=None):
         for c in there:
             t = (truth[known] == c).astype(np.float32)
             both = flat @ t
-            hits.append(float((both / (flat.sum(1) + t.sum() - both)).max()))
+            hits.append((c, float((both / (flat.sum(1) + t.sum() - both)).max())))
         if there:
             present_only.add(label_map(enlarge(ask(there)[1]["S"].numpy(), width, height), there, theta), truth)
         absent = rng.permutation([c for c in range(1, n + 1) if c not in there])[:max(1, len(there))]
         for c in [*there, *absent.tolist()]:
             answer = ask([c])[1]
-            single_scores[0].append(float(answer["score"][0]))
-            single_scores[1].append(c in there)
+            single_scores.append((c, float(answer["score"][0]), c in there))
             if c in there:
                 said = enlarge(answer["S"].numpy(), width, height)[0] > theta
                 t, s = (truth == c)[known], said[known]
-                single.append((t & s).sum() / (t | s).sum())
+                single.append((c, (t & s).sum() / (t | s).sum()))
                 by_class.both[c] += (t & s).sum()
                 by_class.truth[c] += t.sum()
                 by_class.said[c] += s.sum()
-    scores, labels = np.array(single_scores[0]), np.array(single_scores[1])
-    return {"full": full.mean(0 if chosen.background else 1), "present": present_only.mean(0 if chosen.background else 1),
-            "single": float(np.mean(single)), "single_class": by_class.mean(1),
-            "recall50": float(np.mean(np.array(hits) >= 0.5)), "recall75": float(np.mean(np.array(hits) >= 0.75)),
-            "oracle": oracle.mean(0 if chosen.background else 1),
-            "auc": auc(*all_scores), "auc_single": auc(scores, labels), "accuracy": float(((scores >= 0.5) == labels).mean()),
-            "photos": len(chosen.photos), "seconds": (time.time() - started) / len(chosen.photos)}
+
+    def figures(classes):
+        of = lambda rows: np.array([r[1:] for r in rows if r[0] in classes], float).reshape(-1, len(rows[0]) - 1).T
+        labels = [0, *classes] if chosen.background and len(classes) == n else classes
+        (hit,), (alone,), named, asked = of(hits), of(single), of(all_scores), of(single_scores)
+        return {"full": full.mean(labels), "present": present_only.mean(labels), "single": float(alone.mean()),
+                "single_class": by_class.mean(classes), "recall50": float((hit >= 0.5).mean()), "recall75": float((hit >= 0.75).mean()),
+                "auc": auc(*named), "auc_single": auc(*asked), "accuracy": float(((asked[0] >= 0.5) == asked[1]).mean())}
+
+    found = figures(range(1, n + 1))
+    found |= {"oracle": oracle.mean(range(0 if chosen.background else 1, n + 1)), "photos": len(chosen.photos),
+              "seconds": (time.time() - started) / len(chosen.photos)}
+    left_out = [c for c, name in enumerate(chosen.names, 1) if name in apart]
+    if left_out:
+        found |= {"unseen": figures(left_out), "seen": figures([c for c in range(1, n + 1) if c not in left_out])}
+    return found
 
 
 def main():
@@ -171,6 +183,7 @@ def main():
     p.add_argument("--limit", type=int, help="only the first so many photos of each set")
     p.add_argument("--int8", action="store_true", help="weights as the product ships them")
     p.add_argument("--theta", type=float)
+    p.add_argument("--unseen", action="store_true", help="figures of the names that a run with --unseen leaves out, apart")
     p.add_argument("--set", nargs="+", default=[], metavar="KEY=NUMBER", help="other numbers than the configuration's, such as alpha=0.2")
     p.add_argument("--json", help="file that also gets the figures")
     p.add_argument("--threads", type=int, default=1)
@@ -181,15 +194,19 @@ def main():
         key, _, number = item.partition("=")
         network.config[key] = float(number)
     theta, words = network.config["theta"] if args.theta is None else args.theta, tokenizer()
-    sets = data.validation_sets(args.data, json.loads((Path(args.data) / "splits.json").read_text()))
+    splits = json.loads((Path(args.data) / "splits.json").read_text())
+    sets = data.validation_sets(args.data, splits)
+    apart = (*splits["unseen_names"], *data.UNSEEN_STUFF) if args.unseen else ()
     contrast = network.config.get("contrast")
     common = embed(encoder, words, contrast["names"]) if contrast else None
     found = {}
-    for name in args.sets:
+    for name in args.sets + ["voc_unseen"] * args.unseen:
         chosen = sets[name]
         chosen.photos = chosen.photos[:args.limit]
-        figures = found[name] = evaluate(network, embed(encoder, words, chosen.names), chosen, theta, common)
-        print(f"{name:16s}" + "  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in figures.items()), flush=True)
+        figures = found[name] = evaluate(network, embed(encoder, words, chosen.names), chosen, theta, common, apart)
+        for row in (figures, *(figures[part] | {"of": part} for part in ("unseen", "seen") if part in figures)):
+            print(f"{name:16s}" + "  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()
+                                            if not isinstance(v, dict)), flush=True)
     if args.json:
         Path(args.json).write_text(json.dumps(found, indent=1) + "\n")
 
