@@ -33,7 +33,7 @@ class PhraseTable:
         self.phrases = list(dict.fromkeys(classes.phrases() + foreign + list(own)))
         self.index = {p: i for i, p in enumerate(self.phrases)}
         self.embeddings = embed(self.phrases).numpy()                     # [N,embed]
-        self.unseen = {c for c, group in classes.names.items() if set(group) & set(unseen)}
+        self.unseen = classes.numbers(unseen)
         self.held = self.embeddings[[self.index[n] for c in sorted(self.unseen) for n in self.names[c] + self.synonyms[c]]]
         foreign = np.array([self.index[f] for f in foreign])
         self.foreign = foreign[~self.near_unseen(self.embeddings[foreign])]

@@ -76,12 +76,14 @@ class Request:
 
 
 @torch.no_grad()
-def collect(network, embeddings, index, classes, photos, common):
-    """Requests of every kind (all names, those present, one alone) for the calibration photos; common: embeddings of the names of CONTRAST."""
+def collect(network, embeddings, index, classes, photos, common, unseen=()):
+    """Requests of every kind (all names, those present, one alone) for the calibration photos; common: embeddings of the names of
+    CONTRAST; unseen: class numbers that nobody asks for, and whose pixels are ignored."""
     rng = np.random.default_rng(1)
     requests = []
     for photo in photos:
         truth = photo.labels()
+        truth[np.isin(truth, list(unseen))] = data.IGNORE
         pixels = read_pixels(photo.picture, network.config["size"])
         encoded = network.encode(pixels)
         height, width = truth.shape
@@ -93,7 +95,7 @@ def collect(network, embeddings, index, classes, photos, common):
         iy, ix = (y < height).nonzero()[0], (x < width).nonzero()[0]
         labels[np.ix_(iy, ix)] = truth[np.ix_(y[iy].astype(int), x[ix].astype(int))]
         labels = torch.from_numpy(labels)
-        known = sorted(classes.known[photo.source] - ({classes.person} if photo.source == "clothing" else set()))
+        known = sorted(classes.known[photo.source] - ({classes.person} if photo.source == "clothing" else set()) - set(unseen))
         there = [c for c in known if (labels == c).any()]
         absent = [c for c in known if not (truth == c).any()]
         absent = [int(c) for c in rng.permutation(absent)[:max(1, len(there[:3]))]]
@@ -144,19 +146,23 @@ def fit_presence(requests, s):
     return dict(zip(("bias", "logit", "peak", "prompts", "contrast"), p.tolist()))
 
 
-def calibration_photos(data_dir, classes, per_source):
+def calibration_photos(data_dir, classes, splits, per_source):
     """Photos that gave no gradient, up to so many of each source."""
-    splits = json.loads((Path(data_dir) / "splits.json").read_text())
     kept = [p for p in data.training_photos(data_dir, classes, splits) if data.is_calibration(p.source, p.name)]
     return [p for source in ("coco", "things", "voc", "animals", "clothing") for p in [q for q in kept if q.source == source][:per_source]]
 
 
-def calibrate(network, embeddings, index, common, data_dir, per_source=45):
-    """Fits theta, kappa, b0, alpha and the presence score; returns the entries of config.json. common: see collect."""
+def calibrate(network, embeddings, index, common, data_dir, per_source=45, unseen=False):
+    """Fits theta, kappa, b0, alpha and the presence score; returns the entries of config.json. common: see collect; unseen: as if
+    the names of data.unseen_names and their photos were not there."""
     classes = data.load_classes(data_dir)
-    photos = calibration_photos(data_dir, classes, per_source)
+    splits = json.loads((Path(data_dir) / "splits.json").read_text())
+    photos = calibration_photos(data_dir, classes, splits, per_source)
+    left_out = classes.numbers(data.unseen_names(splits)) if unseen else set()
+    if unseen:
+        photos = [p for p in photos if p.source != "voc" or p.name not in splits["voc_unseen"]]
     network.config["contrast"] = CONTRAST
-    requests = collect(network, embeddings, index, classes, photos, common)
+    requests = collect(network, embeddings, index, classes, photos, common, left_out)
     print(f"calibration: {len(photos)} photos, {len(requests)} requests", flush=True)
     s = {"theta": 0.5, "kappa": 0.0, "b0": 0.0, "beta": 0.8, "contrast": CONTRAST}
 

@@ -41,6 +41,13 @@ CLOTHING_GROUPS = [g.split() for g in ("boots clogs flats heels loafers pumps sa
 # Names of stuff that runs with --unseen leave out beside splits.json's things. All are in coco/val, and none looks like a name
 # that stays (a river looks like water and sea).
 UNSEEN_STUFF = ("snow", "sand", "mountain", "rug", "curtain", "shelf")
+
+
+def unseen_names(splits):
+    """The names that runs with --unseen leave out."""
+    return (*splits["unseen_names"], *UNSEEN_STUFF)
+
+
 CARRIED = ("bag", "purse", "wallet", "accessories")                       # not part of the person
 
 
@@ -56,6 +63,10 @@ class Classes:
     voc: dict             # VOC id → class number
     clothing: dict        # tag id → class number
     person: int
+
+    def numbers(self, names):
+        """The classes that have one of these names."""
+        return {c for c, group in self.names.items() if set(group) & set(names)}
 
     def phrases(self):
         """Every phrase training may use, in order."""

@@ -196,7 +196,7 @@ def main():
     theta, words = network.config["theta"] if args.theta is None else args.theta, tokenizer()
     splits = json.loads((Path(args.data) / "splits.json").read_text())
     sets = data.validation_sets(args.data, splits)
-    apart = (*splits["unseen_names"], *data.UNSEEN_STUFF) if args.unseen else ()
+    apart = data.unseen_names(splits) if args.unseen else ()
     contrast = network.config.get("contrast")
     common = embed(encoder, words, contrast["names"]) if contrast else None
     found = {}

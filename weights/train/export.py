@@ -54,6 +54,7 @@ def main():
     p.add_argument("--per-source", type=int, default=45, help="calibration photos of each source")
     p.add_argument("--rounding-photos", type=int, default=12,
                    help="photos of each source that the trunk's biases are corrected on; 0 leaves the trunk as it is")
+    p.add_argument("--unseen", action="store_true", help="the checkpoint is one of train.py --unseen: calibrate without these names, too")
     p.add_argument("--threads", type=int, default=1)
     args = p.parse_args()
     torch.set_num_threads(args.threads)
@@ -63,7 +64,11 @@ def main():
     classes = data.load_classes(args.data)
     phrases = classes.phrases()
     embeddings = embed(encoder, words, phrases)
-    trained = spread(embeddings, DEFAULTS["seen_hi"] - 0.05)
+    splits = json.loads((Path(args.data) / "splits.json").read_text())
+    held = classes.numbers(data.unseen_names(splits)) if args.unseen else set()
+    held = {n for c in held for n in classes.names[c] + classes.synonyms[c]}
+    known = [i for i, phrase in enumerate(phrases) if phrase not in held]
+    trained = [known[i] for i in spread(embeddings[known], DEFAULTS["seen_hi"] - 0.05)]
 
     saved = torch.load(args.checkpoint, weights_only=True)
     config = {**saved["config"], "stage2": {"names": 1000, "rank": args.rank, "trained": len(trained)}}
@@ -75,10 +80,10 @@ def main():
     network.stage2.load_state_dict({**stage2, "trained": embeddings[trained]})
     network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     if args.rounding_photos:
-        photos = calibration_photos(args.data, classes, args.rounding_photos)
+        photos = calibration_photos(args.data, classes, splits, args.rounding_photos)
         settle(network.trunk, [read_pixels(p.picture, config["size"]) for p in photos])
     common = embed(encoder, words, CONTRAST["names"])
-    numbers = calibrate(network, embeddings, {n: i for i, n in enumerate(phrases)}, common, args.data, args.per_source)
+    numbers = calibrate(network, embeddings, {n: i for i, n in enumerate(phrases)}, common, args.data, args.per_source, args.unseen)
 
     state = {k: v.detach().float().contiguous() for k, v in network.state_dict().items()}
     state |= {f"text.{k}": v.detach().float().contiguous() for k, v in encoder.state_dict().items()}
