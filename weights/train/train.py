@@ -101,12 +101,12 @@ def average_gradients(parameters, ranks):
 def configuration(args):
     """The network's configuration as the options ask for it."""
     config = {"pmp": not args.no_pmp, "trunk": ENCODERS[args.encoder], "text_first": not args.no_text_first,
-              "null_key": not args.no_null_key, "pool": not args.no_pool, **GENERATORS[args.generator]}
+              "null_key": not args.no_null_key, "pool": not args.no_pool, "queries": args.queries, **GENERATORS[args.generator]}
     if args.text_after:
         order = [step for step in config.get("order", DEFAULTS["order"]) if step != "text"]
         order.insert(0 if args.text_after == "none" else order.index(args.text_after) + 1, "text")
         config["order"] = order
-    if any(config[key] != DEFAULTS[key] for key in config.keys() - {"pmp"}):
+    if any(config[key] != DEFAULTS[key] for key in config.keys() - {"pmp", "queries"}):
         config["arch"] = "study"                                          # no network of the Go engine
     return config
 
@@ -279,6 +279,7 @@ def main():
     p.add_argument("--no-text-first", action="store_true", help="without the text step before the first prediction")
     p.add_argument("--no-null-key", action="store_true", help="without the text token that stands for no prompt")
     p.add_argument("--all-names", action="store_true", help="prompts are always all names of the photo's source, none is sampled")
+    p.add_argument("--queries", type=int, default=DEFAULTS["queries"], help="how many mask proposals a picture gets")
     p.add_argument("--unseen", action="store_true", help="leave out the unseen names of splits.json and data.UNSEEN_STUFF")
     p.add_argument("--refusals", type=float, default=0.0, help="share of views with only absent names, above the usual tenth")
     p.add_argument("--init", help="checkpoint to start from")
