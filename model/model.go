@@ -49,12 +49,7 @@ func New(c Config, source Source, vocabulary []byte, device kernel.Device, preci
 	m.word = func(id int, dst []float32) { source.ReadRow(wordTable, id, dst) }
 	constants := &kernel.Constants{}
 	l := &loader{source: source, constants: constants, precision: precision}
-	m.trunk = l.trunk()
-	m.pixel = l.pixelDecoder(c)
-	m.decoder = l.decoder(c)
-	m.second = l.secondStage(c)
-	m.text = l.textEncoder(c.Text)
-	l.check("decoder.logit_scale")
+	m.layOut(l)
 	if l.err != nil {
 		return nil, l.err
 	}
@@ -66,6 +61,17 @@ func New(c Config, source Source, vocabulary []byte, device kernel.Device, preci
 		return nil, err
 	}
 	return m, nil
+}
+
+// layOut lists the parts of the network.
+func (m *Model) layOut(l *loader) {
+	c := m.Config
+	m.trunk = l.trunk()
+	m.pixel = l.pixelDecoder(c)
+	m.decoder = l.decoder(c)
+	m.second = l.secondStage(c)
+	m.text = l.textEncoder(c.Text)
+	l.check("decoder.logit_scale")
 }
 
 // ErrConfig says that a manifest describes a network that cannot be built.

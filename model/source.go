@@ -26,6 +26,33 @@ func Load(m *weights.Manifest, device kernel.Device, precision Precision) (*Mode
 	return loaded, nil
 }
 
+// Tensors returns the names of all tensors that the network of a manifest is
+// made of, whether the manifest's files have them or not.
+func Tensors(m *weights.Manifest) ([]string, error) {
+	c, err := readConfig(m)
+	if err != nil {
+		return nil, err
+	}
+	if !c.sensible() {
+		return nil, ErrConfig
+	}
+	var names listed
+	(&Model{Config: c}).layOut(&loader{source: &names, constants: &kernel.Constants{}, precision: Int8})
+	return names, nil
+}
+
+// listed is a source that notes the names it is asked for. It has no numbers:
+// they are read only when a device loads them.
+type listed []string
+
+func (l *listed) Check(name string, shape ...int) error {
+	*l = append(*l, name)
+	return nil
+}
+
+func (l *listed) Read(name string, dst []float32)           {}
+func (l *listed) ReadRow(name string, i int, dst []float32) {}
+
 // readConfig reads the manifest's configuration; sizes that the tensors
 // themselves tell are taken from them.
 func readConfig(m *weights.Manifest) (Config, error) {

@@ -21,8 +21,8 @@ func commands() []command {
 		{"segment", "PHOTO PROMPT... [-o overlay.png] [-masks DIR] [-json]", "find each prompt in a photo", segment},
 		{"eval", "-data DIR [-benchmark NAME] [-prompts all|present|single] [-report DIR] [-json]", "measure the model on labelled photos", evaluate},
 		{"bench", "[PHOTO] [-precision int8|f32] [-rounds 7] [-json]", "time the model on this machine", bench},
-		{"inspect", "[WEIGHTS]", "list what is in a folder of weights", inspect},
-		{"import", "SOURCE -o DIR", "turn a training checkpoint into weights", importWeights},
+		{"inspect", "[WEIGHTS or CHECKPOINT]", "list what is in a folder of weights, or in a checkpoint", inspect},
+		{"import", "SOURCE -o DIR", "turn a folder with a training checkpoint into weights", importWeights},
 		{"serve", "[-addr localhost:8080] [DIR]", "serve the built demo page", serveSite},
 	}
 }

@@ -160,6 +160,7 @@ func TestRefuses(t *testing.T) {
 		{"no data", []string{"eval"}, "-data"},
 		{"no checkpoint", []string{"import", dir, "-o", dir}, "config.json"},
 		{"no output", []string{"import", dir}, "-o"},
+		{"evil checkpoint", []string{"inspect", "../../weights/torch/testdata/evil4.pkl"}, "may run code"},
 		{"no page", []string{"serve", dir}, "build.sh"},
 	} {
 		err := run(test.args, &bytes.Buffer{})
@@ -176,11 +177,14 @@ func TestInspect(t *testing.T) {
 			t.Errorf("inspect does not mention %q", want)
 		}
 	}
+	if out := pmp(t, "inspect", "../../weights/torch/testdata/legacy.pth"); !strings.Contains(out, "bfloat16  1        3        6\n") {
+		t.Errorf("inspect says of a checkpoint\n%s", out)
+	}
 }
 
-// TestImport turns the shipped weights back into a checkpoint, imports it and
-// expects the same numbers to within the rounding of int8.
-func TestImport(t *testing.T) {
+// checkpoint writes the shipped weights as the checkpoint that training leaves.
+func checkpoint(t *testing.T, change func([]weights.Entry) []weights.Entry) (dir string) {
+	t.Helper()
 	m, err := weights.Load(shipped.FS.ReadFile)
 	if err != nil {
 		t.Fatal(err)
@@ -191,14 +195,10 @@ func TestImport(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if strings.HasSuffix(name, weights.ScaleSuffix) {
-			continue
-		}
 		f := make([]float32, x.Len())
 		x.Float32(f)
 		entries = append(entries, weights.Entry{Name: name, DType: weights.F32, Shape: x.Shape, Data: littleEndian(f)})
 	}
-	source, target := t.TempDir(), t.TempDir()
 	manifest, err := shipped.FS.ReadFile("manifest.json")
 	if err != nil {
 		t.Fatal(err)
@@ -217,16 +217,37 @@ func TestImport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	dir = t.TempDir()
 	for name, data := range map[string][]byte{"config.json": text, "parts.json": parts,
-		"model.safetensors": quantize.Safetensors(entries), "vocab.txt": m.Vocabulary()} {
-		if err := os.WriteFile(filepath.Join(source, name), data, 0o666); err != nil {
+		"model.safetensors": quantize.Safetensors(change(entries)), "vocab.txt": m.Vocabulary()} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o666); err != nil {
 			t.Fatal(err)
 		}
 	}
-	pmp(t, "import", source, "-o", target)
+	return dir
+}
+
+// TestImport turns the shipped weights back into a checkpoint, imports it and
+// expects the same numbers to within the rounding of int8. What the network
+// does not have is left out.
+func TestImport(t *testing.T) {
+	m, err := weights.Load(shipped.FS.ReadFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	source := checkpoint(t, func(e []weights.Entry) []weights.Entry {
+		return append(e, weights.Entry{Name: "training.head", DType: weights.F32, Shape: []int{1}, Data: make([]byte, 4)})
+	})
+	target := t.TempDir()
+	if out := pmp(t, "import", source, "-o", target); !strings.Contains(out, "left out, since this network does not have them: training.head\n") {
+		t.Errorf("import says %q", out)
+	}
 	n, err := readWeights(target)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if len(n.Names()) != len(m.Names()) {
+		t.Errorf("%d tensors became %d", len(m.Names()), len(n.Names()))
 	}
 	for _, name := range m.Names() {
 		before, err := m.Tensor(name)
@@ -250,6 +271,68 @@ func TestImport(t *testing.T) {
 			if step := after.Scale(i / after.Width()); math.Abs(float64(x[i]-y[i])) > 0.51*float64(step) {
 				t.Fatalf("%s[%d] was %v and is %v, more than half a step of %v away", name, i, x[i], y[i], step)
 			}
+		}
+	}
+}
+
+// A checkpoint that is damaged or of another network leaves nothing behind.
+func TestImportRefuses(t *testing.T) {
+	replace := func(name string, from string) func(dir string) {
+		return func(dir string) {
+			data, err := os.ReadFile("../../weights/torch/testdata/" + from)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Remove(filepath.Join(dir, "model.safetensors")); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, name), data, 0o666); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	truncate := func(dir string) {
+		path := filepath.Join(dir, "model.safetensors")
+		about, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(path, about.Size()/2); err != nil {
+			t.Fatal(err)
+		}
+	}
+	nothing := func(string) {}
+	all := func(e []weights.Entry) []weights.Entry { return e }
+	for _, test := range []struct {
+		what   string
+		change func([]weights.Entry) []weights.Entry
+		spoil  func(dir string)
+		want   string
+	}{
+		{"two missing", func(e []weights.Entry) []weights.Entry {
+			return slices.DeleteFunc(e, func(e weights.Entry) bool { return strings.HasPrefix(e.Name, "trunk.stem.") })
+		}, nothing, "lacks tensors of this network: trunk.stem.weight, trunk.stem.bias"},
+		{"many missing", func(e []weights.Entry) []weights.Entry {
+			return slices.DeleteFunc(e, func(e weights.Entry) bool { return strings.HasPrefix(e.Name, "trunk.") })
+		}, nothing, " more"},
+		{"shape", func(e []weights.Entry) []weights.Entry {
+			i := slices.IndexFunc(e, func(e weights.Entry) bool { return e.Name == "decoder.norm.bias" })
+			e[i].Shape, e[i].Data = []int{1}, e[i].Data[:4]
+			return e
+		}, nothing, `"decoder.norm.bias" does not have the shape`},
+		{"truncated", all, truncate, "not a safetensors file"},
+		{"of another network", all, replace("model.pkl", "legacy4.pth"), `no tensor "text.word_u"`},
+		{"evil", all, replace("model.pth", "evil.pth"), `"__builtin__.eval"`},
+	} {
+		dir := checkpoint(t, test.change)
+		test.spoil(dir)
+		target := filepath.Join(t.TempDir(), "new")
+		err := run([]string{"import", dir, "-o", target}, &bytes.Buffer{})
+		if err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: got %v, want an error with %q", test.what, err, test.want)
+		}
+		if _, err := os.Stat(target); !os.IsNotExist(err) {
+			t.Errorf("%s: import left a folder behind", test.what)
 		}
 	}
 }

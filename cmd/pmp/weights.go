@@ -4,9 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"slices"
+	"strings"
 
 	"github.com/pmp-seg/pmp/kernel/scalar"
 	"github.com/pmp-seg/pmp/model"
+	"github.com/pmp-seg/pmp/weights"
 	"github.com/pmp-seg/pmp/weights/quantize"
 )
 
@@ -19,6 +23,14 @@ func inspect(args []string, out io.Writer) error {
 	dir := ""
 	if len(rest) > 0 {
 		dir = rest[0]
+	}
+	if about, err := os.Stat(dir); err == nil && !about.IsDir() {
+		c, err := quantize.OpenCheckpoint(dir)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		return c.Inspect(out)
 	}
 	m, err := readWeights(dir)
 	if err != nil {
@@ -42,19 +54,66 @@ func importWeights(args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := source.Write(*dir); err != nil {
-		return err
-	}
-	// What was written must be a network that can be built.
-	m, err := readWeights(*dir)
+	// What is written must be a network that can be built.
+	files, m, err := fitting(source, out)
 	if err != nil {
 		return err
 	}
 	loaded, err := model.Load(m, scalar.New(), model.Int8)
 	if err != nil {
-		return fmt.Errorf("the weights were written, but the network cannot be built from them: %w", err)
+		return fmt.Errorf("no network can be built from this checkpoint: %w", err)
 	}
 	loaded.Close()
-	fmt.Fprintf(out, "wrote %d files, %.2f MB, to %s\n", len(m.Files)+1, float64(m.Size())/1e6, *dir)
+	if err := files.Write(*dir); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "wrote %d files, %.2f MB, to %s\n", len(files), float64(m.Size())/1e6, *dir)
 	return nil
+}
+
+// fitting makes weights of a source's tensors, without those that the network
+// does not have, and says which ones are missing or left out.
+func fitting(source *quantize.Source, out io.Writer) (quantize.Files, *weights.Manifest, error) {
+	files, m, err := quantized(source)
+	if err != nil {
+		return nil, nil, err
+	}
+	needed, err := model.Tensors(m)
+	if err != nil {
+		return nil, nil, err
+	}
+	have := m.Names()
+	if missing := without(needed, have); len(missing) > 0 {
+		return nil, nil, fmt.Errorf("the checkpoint lacks tensors of this network: %s", naming(missing))
+	}
+	left := without(have, needed)
+	if len(left) == 0 {
+		return files, m, nil
+	}
+	fmt.Fprintf(out, "left out, since this network does not have them: %s\n", naming(left))
+	source.Tensors = slices.DeleteFunc(source.Tensors, func(t quantize.Tensor) bool { return slices.Contains(left, t.Name) })
+	return quantized(source)
+}
+
+func quantized(source *quantize.Source) (quantize.Files, *weights.Manifest, error) {
+	files, err := source.Files()
+	if err != nil {
+		return nil, nil, err
+	}
+	m, err := files.Open()
+	return files, m, err
+}
+
+// without returns those of some names that are not among others.
+func without(names, others []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return slices.Contains(others, name) })
+}
+
+// naming names tensors, the first few of many.
+func naming(names []string) string {
+	const most = 8
+	if len(names) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+	}
+	return strings.Join(names, ", ")
 }

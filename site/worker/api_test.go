@@ -174,7 +174,8 @@ func TestExamples(t *testing.T) {
 	}
 }
 
-// A page downloads the engine, so it must stay without the Worker's library.
+// A page downloads the engine, so it must stay without the Worker's library
+// and without what only the command line needs.
 func TestEngineIsWithoutTheWorker(t *testing.T) {
 	list := exec.Command("go", "list", "-deps", "../../wasm")
 	list.Env = append(os.Environ(), "GOOS=js", "GOARCH=wasm")
@@ -183,7 +184,7 @@ func TestEngineIsWithoutTheWorker(t *testing.T) {
 		t.Skipf("go list: %v", err)
 	}
 	for _, d := range strings.Fields(string(deps)) {
-		if d == "net/http" || strings.HasPrefix(d, "github.com/syumai/") {
+		if d == "net/http" || strings.HasPrefix(d, "github.com/syumai/") || strings.HasSuffix(d, "/weights/quantize") || strings.HasSuffix(d, "/weights/torch") {
 			t.Errorf("the engine imports %s", d)
 		}
 	}

@@ -3,6 +3,8 @@ package quantize
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -23,28 +25,20 @@ func Inspect(m *weights.Manifest, w io.Writer) error {
 	}
 	fmt.Fprintf(t, "%d files\t%d\n", len(m.Files), m.Size())
 
-	fmt.Fprintf(t, "\nTENSOR\tTYPE\tSHAPE\tBYTES\n")
-	type total struct{ tensors, numbers, bytes int }
-	totals := map[weights.DType]total{}
-	var all total
+	var rows []row
 	for _, name := range m.Names() {
 		x, err := m.Tensor(name)
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\n", printable(name), typeName(x.DType), shapeText(x.Shape), x.Bytes())
-		n := totals[x.DType]
-		totals[x.DType] = total{n.tensors + 1, n.numbers + x.Len(), n.bytes + x.Bytes()}
-		all = total{all.tensors + 1, all.numbers + x.Len(), all.bytes + x.Bytes()}
-	}
-
-	fmt.Fprintf(t, "\nTYPE\tTENSORS\tNUMBERS\tBYTES\n")
-	for _, d := range []weights.DType{weights.I8, weights.F16, weights.BF16, weights.F32} {
-		if n, ok := totals[d]; ok {
-			fmt.Fprintf(t, "%s\t%d\t%d\t%d\n", typeName(d), n.tensors, n.numbers, n.bytes)
+		kind := typeName(x.DType)
+		if x.DType == weights.I8 {
+			kind = "int8 × float16"
 		}
+		rows = append(rows, row{name, kind, x.Shape, x.Bytes()})
 	}
-	fmt.Fprintf(t, "all\t%d\t%d\t%d\n", all.tensors, all.numbers, all.bytes)
+	fmt.Fprintln(t)
+	list(t, rows)
 
 	fmt.Fprintf(t, "\nPART\tLICENCE\tSOURCE\tNOTE\n")
 	for _, p := range m.Parts {
@@ -53,16 +47,69 @@ func Inspect(m *weights.Manifest, w io.Writer) error {
 	return t.Flush()
 }
 
-func typeName(d weights.DType) string {
-	switch d {
-	case weights.I8:
-		return "int8 × float16"
-	case weights.F16:
-		return "float16"
-	case weights.BF16:
-		return "bfloat16"
+// Inspect writes what is in a checkpoint: every tensor with its shape, type
+// and size, and totals.
+func (c *Checkpoint) Inspect(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	var rows []row
+	for _, x := range c.tensors {
+		rows = append(rows, row{x.name, typeName(x.dtype), x.shape, numbers(x.shape) * x.dtype.Size()})
 	}
-	return "float32"
+	list(t, rows)
+	return t.Flush()
+}
+
+// row is a tensor in a list.
+type row struct {
+	name, kind string
+	shape      []int
+	bytes      int
+}
+
+// list writes tensors and what they are together.
+func list(w io.Writer, rows []row) {
+	fmt.Fprintf(w, "TENSOR\tTYPE\tSHAPE\tBYTES\n")
+	type total struct{ tensors, numbers, bytes int }
+	totals := map[string]total{}
+	for _, x := range rows {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\n", printable(x.name), x.kind, shapeText(x.shape), x.bytes)
+		for _, kind := range []string{x.kind, "all"} {
+			n := totals[kind]
+			totals[kind] = total{n.tensors + 1, n.numbers + numbers(x.shape), n.bytes + x.bytes}
+		}
+	}
+	kinds := slices.Sorted(maps.Keys(totals))
+	// All of them come last.
+	kinds = append(slices.DeleteFunc(kinds, func(k string) bool { return k == "all" }), "all")
+	fmt.Fprintf(w, "\nTYPE\tTENSORS\tNUMBERS\tBYTES\n")
+	for _, kind := range kinds {
+		n := totals[kind]
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\n", kind, n.tensors, n.numbers, n.bytes)
+	}
+}
+
+// numbers is how many elements a shape has.
+func numbers(shape []int) int {
+	n := 1
+	for _, d := range shape {
+		n *= d
+	}
+	return n
+}
+
+func typeName(d weights.DType) string {
+	switch {
+	case d == weights.BF16:
+		return "bfloat16"
+	case d == "BOOL":
+		return "bool"
+	}
+	for letter, name := range map[byte]string{'F': "float", 'I': "int", 'U': "uint"} {
+		if d[0] == letter {
+			return name + string(d[1:])
+		}
+	}
+	return string(d)
 }
 
 func shapeText(shape []int) string {

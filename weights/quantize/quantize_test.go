@@ -2,10 +2,13 @@ package quantize
 
 import (
 	"bytes"
+	"encoding/hex"
+	"encoding/json"
 	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -65,6 +68,14 @@ func TestPrecision(t *testing.T) {
 	}
 }
 
+func write(s *Source, dir string) error {
+	files, err := s.Files()
+	if err != nil {
+		return err
+	}
+	return files.Write(dir)
+}
+
 func open(dir string) (*weights.Manifest, error) {
 	return weights.Load(func(name string) ([]byte, error) { return os.ReadFile(filepath.Join(dir, name)) })
 }
@@ -72,7 +83,7 @@ func open(dir string) (*weights.Manifest, error) {
 func TestRoundTrip(t *testing.T) {
 	dir := t.TempDir()
 	s := source()
-	if err := s.Write(dir); err != nil {
+	if err := write(s, dir); err != nil {
 		t.Fatal(err)
 	}
 	m, err := open(dir)
@@ -154,11 +165,11 @@ func TestWriteTwice(t *testing.T) {
 
 	// Another source in the same folder replaces the shards.
 	dir := t.TempDir()
-	if err := s.Write(dir); err != nil {
+	if err := write(s, dir); err != nil {
 		t.Fatal(err)
 	}
 	s.Tensors[0].Data[0]++
-	if err := s.Write(dir); err != nil {
+	if err := write(s, dir); err != nil {
 		t.Fatal(err)
 	}
 	m, err := open(dir)
@@ -231,11 +242,7 @@ func TestRefuses(t *testing.T) {
 
 func TestReadDir(t *testing.T) {
 	dir := t.TempDir()
-	write := func(name string, data []byte) {
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o666); err != nil {
-			t.Fatal(err)
-		}
-	}
+	write := func(name string, data []byte) { writeFile(t, dir, name, data) }
 	write("config.json", []byte(`{"arch":"pmp-s","d":128,"trained_names":["a"],"parts":[{"name":"n","licence":"MIT"}]}`))
 	write("vocab.txt", []byte("[PAD]\n"))
 	write("model.safetensors", Safetensors([]weights.Entry{
@@ -267,16 +274,132 @@ func TestReadDir(t *testing.T) {
 	}
 }
 
+// writeFile writes a file to a folder and returns its path.
+func writeFile(t *testing.T, dir, name string, data []byte) string {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	if err := os.WriteFile(path, data, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func fixture(t *testing.T, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("../torch/testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// Whatever a file is called, the same tensors come out of it as out of a
+// safetensors file with what make.py says is in it.
+func TestCheckpoints(t *testing.T) {
+	var truth map[string]map[string][3]any
+	if err := json.Unmarshal(fixture(t, "truth.json"), &truth); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ name, as string }{
+		{"zip4.pth", "model.pth"}, {"legacy4.pth", "model.pt"}, {"zip5.pth", "model.safetensors"}, {"legacy3.pth", "model.pkl"},
+	} {
+		var entries []weights.Entry
+		for name, x := range truth[test.name] {
+			e := weights.Entry{Name: name, DType: weights.DType(x[0].(string))}
+			for _, n := range x[1].([]any) {
+				e.Shape = append(e.Shape, int(n.(float64)))
+			}
+			var err error
+			if e.Data, err = hex.DecodeString(x[2].(string)); err != nil {
+				t.Fatal(err)
+			}
+			entries = append(entries, e)
+		}
+		var files [2]Files
+		for i, checkpoint := range []struct {
+			name string
+			data []byte
+		}{{test.as, fixture(t, test.name)}, {"model.pkl", Safetensors(entries)}} {
+			dir := t.TempDir()
+			writeFile(t, dir, "config.json", []byte(`{"arch":"pmp-s"}`))
+			writeFile(t, dir, "vocab.txt", []byte("[PAD]\n"))
+			writeFile(t, dir, checkpoint.name, checkpoint.data)
+			s, err := ReadDir(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if files[i], err = s.Files(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(entries) < 5 || !slices.EqualFunc(files[0], files[1], func(a, b File) bool { return a.Name == b.Name && bytes.Equal(a.Data, b.Data) }) {
+			t.Errorf("%s gives other weights than the safetensors file with the same numbers", test.name)
+		}
+	}
+}
+
 func TestCheckpointRefuses(t *testing.T) {
-	_, err := ReadCheckpoint(Safetensors([]weights.Entry{{Name: "position_ids", DType: "I64", Shape: []int{1}, Data: make([]byte, 8)}}))
-	if err == nil || !strings.Contains(err.Error(), "floating point") {
-		t.Errorf("integers give %v", err)
+	dir := t.TempDir()
+	for _, test := range []struct {
+		what string
+		data []byte
+		want string
+	}{
+		{"integers", Safetensors([]weights.Entry{{Name: "position_ids", DType: "I64", Shape: []int{1}, Data: make([]byte, 8)}}), "floating point"},
+		{"integers of PyTorch", fixture(t, "zip.pth"), "floating point"},
+		{"evil", fixture(t, "evil.pth"), "may run code"},
+		{"cut off", fixture(t, "zip4.pth")[:2000], "fetch it again"},
+		{"cut safetensors", []byte("\x80\x02\x00\x00\x00\x00\x00\x00{"), "header does not fit"},
+		{"empty", nil, "ends too early"},
+	} {
+		path := writeFile(t, dir, "model.pth", test.data)
+		c, err := OpenCheckpoint(path)
+		if err == nil {
+			_, err = c.floats()
+			c.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), test.want) || !strings.HasPrefix(err.Error(), path) {
+			t.Errorf("%s: got %v, want an error with %q", test.what, err, test.want)
+		}
+	}
+	writeFile(t, dir, "config.json", []byte(`{"arch":"pmp-s"}`))
+	writeFile(t, dir, "vocab.txt", []byte("[PAD]\n"))
+	writeFile(t, dir, "model.pkl", nil)
+	if _, err := ReadDir(dir); err == nil || !strings.Contains(err.Error(), "keep the one") {
+		t.Errorf("two checkpoints: %v", err)
+	}
+	for _, name := range []string{"model.pkl", "model.pth"} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := ReadDir(dir); err == nil || !strings.Contains(err.Error(), "model.safetensors, model.pth") {
+		t.Errorf("no checkpoint: %v", err)
+	}
+}
+
+func TestInspectCheckpoint(t *testing.T) {
+	c, err := OpenCheckpoint("../torch/testdata/zip.pth")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var out strings.Builder
+	if err := c.Inspect(&out); err != nil {
+		t.Fatal(err)
+	}
+	text := regexp.MustCompile(" +").ReplaceAllString(out.String(), " ")
+	for _, want := range []string{"float32 float32 3×4×2 96\n", "bfloat16 bfloat16 3 6\n", "int64 int64 1 8\n", "bool bool 2×1 2\n",
+		"empty float32 0×3 0\n", "block.0.weight float32 1×2 8\n", "\nuint8 1 2 2\n", "\nall 20 "} {
+		if !strings.Contains(text, want) {
+			t.Errorf("there is no %q in\n%s", want, text)
+		}
 	}
 }
 
 func TestInspect(t *testing.T) {
 	dir := t.TempDir()
-	if err := source().Write(dir); err != nil {
+	if err := write(source(), dir); err != nil {
 		t.Fatal(err)
 	}
 	m, err := open(dir)

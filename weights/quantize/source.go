@@ -36,7 +36,8 @@ type Source struct {
 
 // ReadDir reads a folder as training leaves it:
 //
-//	model.safetensors   the tensors, of any floating point type
+//	model.safetensors   the tensors, of any floating point type; or model.pth, model.pt or
+//	                    model.pkl, see OpenCheckpoint
 //	config.json         an object; its members "arch", "parts" and "trained_names", where
 //	                    there are any, go into the manifest itself
 //	vocab.txt           the tokenizer's vocabulary
@@ -63,14 +64,17 @@ func ReadDir(dir string) (*Source, error) {
 	if s.Vocabulary, err = os.ReadFile(filepath.Join(dir, "vocab.txt")); err != nil {
 		return nil, err
 	}
-	path := filepath.Join(dir, "model.safetensors")
-	if data, err = os.ReadFile(path); err != nil {
+	path, err := checkpointIn(dir)
+	if err != nil {
 		return nil, err
 	}
-	if s.Tensors, err = ReadCheckpoint(data); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+	c, err := OpenCheckpoint(path)
+	if err != nil {
+		return nil, err
 	}
-	return s, nil
+	defer c.Close()
+	s.Tensors, err = c.floats()
+	return s, err
 }
 
 func (s *Source) readConfig(data []byte) error {
@@ -94,25 +98,8 @@ func (s *Source) readConfig(data []byte) error {
 	return err
 }
 
-// ReadCheckpoint reads the tensors of a safetensors file of floating point
-// numbers.
-func ReadCheckpoint(file []byte) ([]Tensor, error) {
-	entries, err := weights.ReadSafetensors(file)
-	if err != nil {
-		return nil, err
-	}
-	tensors := make([]Tensor, len(entries))
-	for i, e := range entries {
-		data, err := floats(e)
-		if err != nil {
-			return nil, err
-		}
-		tensors[i] = Tensor{e.Name, e.Shape, data}
-	}
-	return tensors, nil
-}
-
-func floats(e weights.Entry) ([]float32, error) {
+// float32s converts the numbers of a tensor.
+func float32s(e weights.Entry) ([]float32, error) {
 	width := e.DType.Size()
 	out := make([]float32, len(e.Data)/width)
 	for i := range out {

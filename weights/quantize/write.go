@@ -43,50 +43,18 @@ type part struct {
 	Note    string `json:"note,omitempty"`
 }
 
-// Write quantizes the tensors and writes the weights into a folder: shards,
-// vocabulary and, last, manifest.json. The same source gives the same bytes.
-// A shard's name has its hash in it, so that a page never mixes the shards of
-// two releases, and caches may keep them for ever. Shards that an earlier
-// manifest in the folder lists, and the new one does not, are removed.
-func (s *Source) Write(dir string) error {
-	files, err := s.Files()
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return err
-	}
-	var stale []string
-	if old, err := os.ReadFile(filepath.Join(dir, "manifest.json")); err == nil {
-		if m, err := weights.Open(old); err == nil {
-			for _, f := range m.Files {
-				if strings.HasSuffix(f.Name, ".safetensors") && !slices.ContainsFunc(files, func(g File) bool { return g.Name == f.Name }) {
-					stale = append(stale, f.Name)
-				}
-			}
-		}
-	}
-	for _, f := range files {
-		if err := os.WriteFile(filepath.Join(dir, f.Name), f.Data, 0o666); err != nil {
-			return err
-		}
-	}
-	for _, name := range stale {
-		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
-}
-
 // File is a file of the weights.
 type File struct {
 	Name string
 	Data []byte
 }
 
-// Files returns what Write writes; the manifest is the last one.
-func (s *Source) Files() ([]File, error) {
+// Files are all files of the weights: the vocabulary, shards and, last,
+// manifest.json.
+type Files []File
+
+// Files quantizes the tensors. The same source gives the same bytes.
+func (s *Source) Files() (Files, error) {
 	if s.Arch == "" || strings.Trim(s.Arch, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
 		return nil, fmt.Errorf("the architecture's name %q must consist of a-z, 0-9 and hyphens", s.Arch)
 	}
@@ -94,7 +62,7 @@ func (s *Source) Files() ([]File, error) {
 	if err != nil {
 		return nil, err
 	}
-	files := []File{{vocabularyFile, s.Vocabulary}}
+	files := Files{{vocabularyFile, s.Vocabulary}}
 	for i, data := range shards {
 		files = append(files, File{fmt.Sprintf("%s-%d-%x.safetensors", s.Arch, i+1, sum(data)[:4]), data})
 	}
@@ -120,7 +88,13 @@ func (s *Source) Files() ([]File, error) {
 	files = append(files, File{"manifest.json", out.Bytes()})
 
 	// What cannot be read again must not be written.
-	_, err = weights.Load(func(name string) ([]byte, error) {
+	_, err = files.Open()
+	return files, err
+}
+
+// Open reads the weights as whoever fetches the files does.
+func (files Files) Open() (*weights.Manifest, error) {
+	return weights.Load(func(name string) ([]byte, error) {
 		for _, f := range files {
 			if f.Name == name {
 				return f.Data, nil
@@ -128,7 +102,36 @@ func (s *Source) Files() ([]File, error) {
 		}
 		return nil, errors.New("it was not written")
 	})
-	return files, err
+}
+
+// Write writes the weights into a folder. A shard's name has its hash in it, so that a page never mixes the shards of
+// two releases, and caches may keep them for ever. Shards that an earlier
+// manifest in the folder lists, and the new one does not, are removed.
+func (files Files) Write(dir string) error {
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return err
+	}
+	var stale []string
+	if old, err := os.ReadFile(filepath.Join(dir, "manifest.json")); err == nil {
+		if m, err := weights.Open(old); err == nil {
+			for _, f := range m.Files {
+				if strings.HasSuffix(f.Name, ".safetensors") && !slices.ContainsFunc(files, func(g File) bool { return g.Name == f.Name }) {
+					stale = append(stale, f.Name)
+				}
+			}
+		}
+	}
+	for _, f := range files {
+		if err := os.WriteFile(filepath.Join(dir, f.Name), f.Data, 0o666); err != nil {
+			return err
+		}
+	}
+	for _, name := range stale {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 func sum(data []byte) []byte {
