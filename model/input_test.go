@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/pmp-seg/pmp/kernel/scalar"
 	"github.com/pmp-seg/pmp/weights"
@@ -177,6 +178,89 @@ func TestHostilePrompts(t *testing.T) {
 	})
 }
 
+// Whatever a page sends as prompts, it gets the error that says what is wrong
+// with them, or an answer for each of them, in their order.
+func FuzzPrompts(f *testing.F) {
+	for _, text := range []string{
+		"dog\xffa red ball", "sofa, couch\xffDog", "a,b;c", "\x00", "do\x00g\xff\x00", "\xed\xa0\x80", "\xed\xa0\xbd \xed\xb8\x80\xffdog", "\U0001F600\U0001F1E9\U0001F1EA",
+		"\U0001F469\u200d\U0001F680\xff\u0645\u0631\u062d\u0628\u0627\xff\u202eabc", "", " ", "\xff", "dog\xff \t\r\n\u00a0\u0085\u3000", ",", " , ,\xffdog", "\ufeff", "[CLS]\xff[MASK],[PAD]",
+		"{}\xff{}{}", "##dog", "e\u0301\xff\u0130", "\ud55c\uae00\xff\u4e2d\u6587",
+	} {
+		f.Add(text, uint16(1), uint16(1))
+	}
+	f.Add("dog", uint16(255), uint16(1))
+	f.Add("dog", uint16(256), uint16(1))
+	f.Add("dog", uint16(5000), uint16(1))
+	f.Add("dog,", uint16(1), uint16(256))
+	f.Add("dog,", uint16(1), uint16(257))
+	f.Add("sofa, couch", uint16(200), uint16(1))
+	f.Add("a long walk ", uint16(1), uint16(60000))
+	f.Add("\U0001F600\xff\x00\xff[", uint16(1), uint16(60000))
+	m := sharedModel(f, 1)
+	p := lawPicture(f, m)
+	label := make([]byte, p.Width*p.Height)
+	f.Fuzz(func(t *testing.T, text string, times, longer uint16) {
+		// 0xFF, which is in no text, parts the prompts.
+		if len(text)*int(times)*int(longer) > 1<<20 {
+			return
+		}
+		var list []string
+		if times > 0 {
+			for prompt := range strings.SplitSeq(text, "\xff") {
+				list = append(list, strings.Repeat(prompt, int(longer)))
+			}
+		}
+		list = slices.Repeat(list, int(times))
+
+		var want error
+		phrases := 0
+		for _, prompt := range list {
+			before := phrases
+			for _, phrase := range strings.FieldsFunc(prompt, func(r rune) bool { return r == ',' }) {
+				if strings.ContainsFunc(phrase, func(r rune) bool { return !unicode.IsSpace(r) }) {
+					phrases++
+				}
+			}
+			if want == nil && phrases == before {
+				want = ErrEmptyPrompt
+			}
+			if want == nil && phrases > 256 {
+				want = ErrManyPhrases
+			}
+		}
+		switch {
+		case len(list) == 0:
+			want = ErrNoPrompt
+		case len(list) > 255:
+			want = ErrManyPrompts
+		}
+		r, err := p.Segment(list, Options{})
+		if err != want {
+			t.Fatalf("%q: error %v, want %v", list, err, want)
+		}
+		if err != nil {
+			return
+		}
+		scores := map[string]float32{}
+		if len(r.Prompts) != len(list) {
+			t.Fatalf("%d prompts have %d answers", len(list), len(r.Prompts))
+		}
+		for i, a := range r.Prompts {
+			if before, ok := scores[a.Text]; a.Text != list[i] || !(a.Score >= 0 && a.Score <= 1) || ok && before != a.Score {
+				t.Errorf("%q: prompt %d is answered as %q with %v, before with %v", list, i, a.Text, a.Score, before)
+			}
+			scores[a.Text] = a.Score
+		}
+		must(t, r.LabelMap(label))
+		for _, l := range label {
+			if l != NoLabel && int(l) >= len(list) {
+				t.Fatalf("a pixel has label %d of %d", l, len(list))
+			}
+		}
+		r.Release()
+	})
+}
+
 // The cache of phrases starts anew when it is full, so that it cannot grow
 // for ever.
 func TestPhraseCache(t *testing.T) {
@@ -195,6 +279,10 @@ func TestPhraseCache(t *testing.T) {
 	}
 	if embed("a new one") == a || len(m.phrases) > maxPhrases {
 		t.Errorf("the full cache holds %d phrases", len(m.phrases))
+	}
+	long := strings.Repeat("a long walk ", 1000)
+	if embed(long); m.phrases[long] != nil {
+		t.Error("a long text is kept")
 	}
 }
 

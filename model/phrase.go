@@ -16,8 +16,12 @@ type phrase struct {
 }
 
 // maxPhrases bounds the cache of phrases; a page that makes up names for
-// hours starts anew rather than growing for ever. Each takes 7 kB.
-const maxPhrases = 2048
+// hours starts anew rather than growing for ever. Each takes 7 kB. A text that
+// is longer than maxCached bytes is not kept.
+const (
+	maxPhrases = 2048
+	maxCached  = 1 << 10
+)
 
 // phraseEncoder is the program that embeds phrases, many at a time, since
 // most of its time goes into reading weights: a stage for each number of rows
@@ -126,7 +130,9 @@ func (m *Model) embed(texts []string) ([]*phrase, error) {
 		clear(m.phrases)
 	}
 	for i, name := range names {
-		m.phrases[name] = phrases[i]
+		if len(name) <= maxCached {
+			m.phrases[name] = phrases[i]
+		}
 	}
 	return known, nil
 }
