@@ -169,6 +169,11 @@ func tensorOf(storage string, first int, shape, strides string) string {
 	return call("torch._utils", "_rebuild_tensor_v2", storage, number(first), shape, strides, "\x89", call("collections", "OrderedDict"))
 }
 
+// coded is bytes as Python 3 writes them in protocol 2.
+func coded(s string) string {
+	return call("_codecs", "encode", "X"+string(binary.LittleEndian.AppendUint32(nil, uint32(len(s))))+s, str("latin1"))
+}
+
 // legacy is a file in the old format whose storages have 4 bytes an element.
 func legacy(root string, storages map[string]int) []byte {
 	out := []byte("\x80\x02\x8a\x0a")
@@ -281,6 +286,12 @@ func TestRefuses(t *testing.T) {
 		{"array rank", pkl(array(f4, numbers(4, 1, 1, 1, 1, 1, 1, 1, 1), data)), "not made of"},
 		{"array of no bytes", pkl(array(f4, numbers(4), "N")), "not made of"},
 		{"array of text", pkl(array(f4, numbers(4), "X\x10\x00\x00\x00"+strings.Repeat("a", 16))), "not made of"},
+		{"few characters", pkl(array(f4, numbers(4), coded("abc"))), "bytes of data"},
+		{"many characters", pkl(array(f4, numbers(1), coded(strings.Repeat("a", 9)))), "bytes of data"},
+		{"other characters", pkl(array(f4, numbers(1), coded("a\u00e9bcd"))), "as many bytes"},
+		{"not Latin", pkl(array(f4, numbers(1), coded("abc\u0141"))), "no bytes"},
+		{"not UTF-8", pkl(array(f4, numbers(1), coded("abc\xe9"))), "no bytes"},
+		{"other code", pkl(array(f4, numbers(1), call("_codecs", "encode", "X\x04\x00\x00\x00abcd", str("utf-8")))), "unknown way"},
 		{"array without state", pkl(call("numpy.core.multiarray", "_reconstruct")), "no data"},
 		{"array twice", pkl(array(f4, numbers(4), data) + "NK\x01b"), "state"},
 		{"two of a name", pickled(dictOf(str("a"), array(f4, numbers(4), data), str("a"), array(f4, numbers(4), data))), "two tensors"},
@@ -292,6 +303,10 @@ func TestRefuses(t *testing.T) {
 
 		{"outside", pickled(one(float(4), 0, numbers(4), numbers(1))), "outside of it"},
 		{"cut off", legacy(one(float(1<<40), 0, numbers(4), numbers(1)), four), "cut off"},
+		{"cut off at the end", func() []byte {
+			whole := legacy(one(float(4), 0, numbers(4), numbers(1)), four)
+			return whole[:len(whole)-4]
+		}(), "cut off"},
 		{"negative storage", legacy(one(float(-4), 0, numbers(4), numbers(1)), four), "no storage"},
 		{"other storage", legacy(one(storageOf("FloatStorage", "1", 4), 0, numbers(4), numbers(1)), four), "no tensor needs"},
 		{"no storage", legacy(one(float(4), 0, numbers(4), numbers(1)), nil), "does not hold the storages"},
@@ -333,6 +348,7 @@ func TestRefuses(t *testing.T) {
 	// The same parts in order are a checkpoint.
 	for what, file := range map[string][]byte{
 		"array":   pkl(array(f4, numbers(4), data)),
+		"coded":   pkl(array(f4, numbers(1), coded("ab\u00e9\x00"))),
 		"old":     legacy(one(float(4), 1, numbers(2, 2), numbers(1, 1)), four),
 		"no side": legacy(one(float(4), 4, numbers(0, 1<<40), numbers(7, 1)), four),
 		"zip":     inZip(one(float(4), 0, numbers(4), numbers(1)), "x/data/0", "0000111122223333", "x/byteorder", "little"),
