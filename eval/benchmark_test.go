@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"image"
 	"image/color"
+	"image/png"
 	"math"
 	"os"
 	"path/filepath"
@@ -247,9 +248,17 @@ func FuzzReadMask(f *testing.F) {
 	if err := tiff.Encode(&out, image.NewGray16(image.Rect(0, 0, 3, 2)), nil); err != nil {
 		f.Fatal(err)
 	}
-	f.Add(out.Bytes())
-	f.Add(out.Bytes()[:len(out.Bytes())/2])
+	f.Add(slices.Clone(out.Bytes()))
+	f.Add(slices.Clone(out.Bytes()[:out.Len()/2]))
 	f.Add([]byte("\x89PNG\r\n\x1a\n"))
+	for _, img := range []image.Image{image.NewGray(image.Rect(0, 0, 3, 2)), image.NewGray16(image.Rect(0, 0, 3, 2)),
+		image.NewPaletted(image.Rect(0, 0, 9, 1), color.Palette{color.Black, color.White})} {
+		out.Reset()
+		if err := png.Encode(&out, img); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(slices.Clone(out.Bytes()))
+	}
 	path := filepath.Join(f.TempDir(), "map")
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if err := os.WriteFile(path, data, 0o666); err != nil {

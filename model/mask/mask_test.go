@@ -264,6 +264,10 @@ func TestImports(t *testing.T) {
 func FuzzRLE(f *testing.F) {
 	f.Add("`02", 7, 9)
 	f.Add("5M1N3L", 3, 3)
+	f.Add("5M1N3", 3, 3)
+	f.Add("", 0, 7)
+	f.Add(strings.Repeat("o", 40), 8, 8) // a number without an end
+	f.Add(strings.Repeat("`", 40), 8, 8) // zeros
 	f.Fuzz(func(t *testing.T, s string, width, height int) {
 		if width < 0 || height < 0 || width > 64 || height > 64 {
 			return
