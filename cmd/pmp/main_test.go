@@ -236,10 +236,11 @@ func TestImport(t *testing.T) {
 		t.Fatal(err)
 	}
 	source := checkpoint(t, func(e []weights.Entry) []weights.Entry {
-		return append(e, weights.Entry{Name: "training.head", DType: weights.F32, Shape: []int{1}, Data: make([]byte, 4)})
+		return append(e, weights.Entry{Name: "training.head", DType: weights.F32, Shape: []int{1}, Data: make([]byte, 4)},
+			weights.Entry{Name: "training.steps", DType: "I64", Shape: []int{1}, Data: make([]byte, 8)})
 	})
 	target := t.TempDir()
-	if out := pmp(t, "import", source, "-o", target); !strings.Contains(out, "left out, since this network does not have them: training.head\n") {
+	if out := pmp(t, "import", source, "-o", target); !strings.Contains(out, "left out, since this network does not have them: training.head, training.steps\n") {
 		t.Errorf("import says %q", out)
 	}
 	n, err := readWeights(target)

@@ -87,10 +87,12 @@ func fitting(source *quantize.Source, out io.Writer) (quantize.Files, *weights.M
 		return nil, nil, fmt.Errorf("the checkpoint lacks tensors of this network: %s", naming(missing))
 	}
 	left := without(have, needed)
+	if all := slices.Concat(left, source.Others); len(all) > 0 {
+		fmt.Fprintf(out, "left out, since this network does not have them: %s\n", naming(all))
+	}
 	if len(left) == 0 {
 		return files, m, nil
 	}
-	fmt.Fprintf(out, "left out, since this network does not have them: %s\n", naming(left))
 	source.Tensors = slices.DeleteFunc(source.Tensors, func(t quantize.Tensor) bool { return slices.Contains(left, t.Name) })
 	return quantized(source)
 }

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/pmp-seg/pmp/weights"
@@ -98,18 +99,19 @@ func isSafetensors(file io.ReaderAt) bool {
 	return n == len(begin) && begin[8] == '{' && binary.LittleEndian.Uint64(begin[:]) <= math.MaxUint32
 }
 
-// floats reads all tensors, which must have floating point numbers.
-func (c *Checkpoint) floats() ([]Tensor, error) {
-	tensors := make([]Tensor, len(c.tensors))
-	for i, t := range c.tensors {
+// floats reads the tensors of floating point numbers, and returns the names of
+// the others.
+func (c *Checkpoint) floats() (tensors []Tensor, others []string, err error) {
+	for _, t := range c.tensors {
+		if !slices.Contains([]weights.DType{weights.F32, weights.F16, weights.BF16, "F64"}, t.dtype) {
+			others = append(others, t.name)
+			continue
+		}
 		e, err := t.read()
-		if err == nil {
-			tensors[i] = Tensor{Name: e.Name, Shape: e.Shape}
-			tensors[i].Data, err = float32s(e)
-		}
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", c.file.Name(), err)
+			return nil, nil, fmt.Errorf("%s: %w", c.file.Name(), err)
 		}
+		tensors = append(tensors, Tensor{e.Name, e.Shape, float32s(e)})
 	}
-	return tensors, nil
+	return tensors, others, nil
 }

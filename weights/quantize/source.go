@@ -30,6 +30,7 @@ type Source struct {
 	Config       json.RawMessage // an object
 	Vocabulary   []byte
 	Tensors      []Tensor
+	Others       []string // tensors of the checkpoint that have no floating point numbers, such as counters
 	Parts        []weights.Part
 	TrainedNames []string
 }
@@ -73,7 +74,7 @@ func ReadDir(dir string) (*Source, error) {
 		return nil, err
 	}
 	defer c.Close()
-	s.Tensors, err = c.floats()
+	s.Tensors, s.Others, err = c.floats()
 	return s, err
 }
 
@@ -98,8 +99,8 @@ func (s *Source) readConfig(data []byte) error {
 	return err
 }
 
-// float32s converts the numbers of a tensor.
-func float32s(e weights.Entry) ([]float32, error) {
+// float32s converts floating point numbers.
+func float32s(e weights.Entry) []float32 {
 	width := e.DType.Size()
 	out := make([]float32, len(e.Data)/width)
 	for i := range out {
@@ -117,8 +118,8 @@ func float32s(e weights.Entry) ([]float32, error) {
 		case "F64":
 			out[i] = float32(math.Float64frombits(bits))
 		default:
-			return nil, fmt.Errorf("tensor %q has elements of type %s; a checkpoint must have floating point numbers only", e.Name, e.DType)
+			panic("quantize: not floating point numbers")
 		}
 	}
-	return out, nil
+	return out
 }
