@@ -141,6 +141,10 @@ func (u *unpickler) fail(format string, args ...any) {
 	}
 }
 
+func (u *unpickler) damaged(format string, args ...any) {
+	u.fail("its pickle is damaged at byte %d (%s); fetch it again", u.at, fmt.Sprintf(format, args...))
+}
+
 // load runs the next pickle and returns the value that it makes.
 func (u *unpickler) load() (any, error) {
 	u.stack, u.marks, u.memo = u.stack[:0], u.marks[:0], u.memo[:0]
@@ -219,7 +223,7 @@ func (u *unpickler) pop() any {
 		low = u.marks[n-1]
 	}
 	if len(u.stack) == low {
-		u.fail("its pickle is damaged at byte %d: a value is missing", u.at)
+		u.damaged("a value is missing")
 		return nil
 	}
 	v := u.stack[len(u.stack)-1]
@@ -231,7 +235,7 @@ func (u *unpickler) pop() any {
 // next push.
 func (u *unpickler) popMark() []any {
 	if len(u.marks) == 0 {
-		u.fail("its pickle is damaged at byte %d: a mark is missing", u.at)
+		u.damaged("a mark is missing")
 		return nil
 	}
 	low := u.marks[len(u.marks)-1]
@@ -251,7 +255,7 @@ func (u *unpickler) popTuple(n int) {
 
 func (u *unpickler) get(i uint64) {
 	if i >= uint64(len(u.memo)) {
-		u.fail("its pickle is damaged at byte %d: value %d was never remembered", u.at, i)
+		u.damaged("value %d was never remembered", i)
 		return
 	}
 	u.push(u.memo[i])
@@ -260,7 +264,7 @@ func (u *unpickler) get(i uint64) {
 // put remembers the value on top. Python numbers values as they come.
 func (u *unpickler) put(i uint64) {
 	if i > uint64(u.steps) {
-		u.fail("its pickle is damaged at byte %d: it remembers a value as number %d", u.at, i)
+		u.damaged("it remembers a value as number %d", i)
 		return
 	}
 	for uint64(len(u.memo)) <= i {
@@ -346,7 +350,7 @@ func (u *unpickler) step(code byte) {
 		}
 		l, ok := u.pop().(*list)
 		if !ok {
-			u.fail("its pickle is damaged at byte %d: there is no list to append to", u.at)
+			u.damaged("there is no list to append to")
 			return
 		}
 		l.items = append(l.items, values...)
@@ -367,7 +371,7 @@ func (u *unpickler) step(code byte) {
 		}
 		d, ok := u.pop().(*dict)
 		if !ok {
-			u.fail("its pickle is damaged at byte %d: there is no dict to set a value of", u.at)
+			u.damaged("there is no dict to set a value of")
 			return
 		}
 		u.set(d, values)
@@ -395,14 +399,14 @@ func (u *unpickler) step(code byte) {
 		args, _ := u.pop().(tuple)
 		v, err := u.call(u.pop(), args)
 		if err != nil {
-			u.fail("its pickle is damaged at byte %d: %w", u.at, err)
+			u.fail("its pickle cannot be used at byte %d: %w", u.at, err)
 		}
 		u.push(v)
 	case 'b': // BUILD
 		state := u.pop()
 		v := u.pop()
 		if err := build(v, state); err != nil {
-			u.fail("its pickle is damaged at byte %d: %w", u.at, err)
+			u.fail("its pickle cannot be used at byte %d: %w", u.at, err)
 		}
 		u.push(v)
 	case 'Q': // BINPERSID
@@ -416,7 +420,7 @@ func (u *unpickler) step(code byte) {
 // set appends keys and values, which come by turns, to a dict.
 func (u *unpickler) set(d *dict, values []any) {
 	if len(values)%2 != 0 {
-		u.fail("its pickle is damaged at byte %d: a key has no value", u.at)
+		u.damaged("a key has no value")
 		return
 	}
 	for i := 0; i < len(values); i += 2 {
@@ -568,7 +572,7 @@ func (t *Tensor) fill(dtype, shape, data any, fortran bool) error {
 // storage returns what a persistent id stands for: a storage by its key.
 func (u *unpickler) storage(id tuple) *storage {
 	if u.place == nil || len(id) < 5 {
-		u.fail("its pickle is damaged at byte %d: it refers to something outside of it", u.at)
+		u.damaged("it refers to something outside of it")
 		return nil
 	}
 	kind, _ := id[0].(text)
@@ -576,7 +580,7 @@ func (u *unpickler) storage(id tuple) *storage {
 	key, okKey := id[2].(text)
 	length, okLength := id[4].(int)
 	if kind.String() != "storage" || !okClass || !okKey || !okLength || length < 0 || length > math.MaxInt64/8 {
-		u.fail("its pickle is damaged at byte %d: it refers to something that is no storage", u.at)
+		u.damaged("it refers to something that is no storage")
 		return nil
 	}
 	if len(id) > 5 && id[5] != nil {
