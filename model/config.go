@@ -46,10 +46,12 @@ type Presence struct {
 // prompts, only to judge whether these are there: an absent thing that wins
 // where it is asked for alone loses against things that are there. Names whose
 // cosine with a phrase is Below or more are left out, since they may be the
-// same thing. Without names there is no such question.
+// same thing. Without names there is no such question, nor where there are more
+// prompts than Most: these are common names enough for one another.
 type Contrast struct {
 	Names []string
 	Below float32
+	Most  int
 }
 
 // The trunk's stages: kernel size, stride of the first block, expansion,

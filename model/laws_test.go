@@ -539,13 +539,14 @@ func TestUnguided(t *testing.T) {
 	})
 }
 
-// The question beside common names changes scores, and only scores; without
-// names there is none. A name that is like the prompt does not stand beside it.
+// The question beside common names changes scores, and only scores. Where
+// there is none, because of many prompts, or because all names are like one
+// of the prompts, the prompts' own probabilities take its place.
 func TestContrast(t *testing.T) {
 	onDevices(t, func(t *testing.T, m *Model) {
 		p := lawPicture(t, m)
-		ask := func(names ...string) answer {
-			m.Config.Contrast, m.Config.Presence.Contrast = Contrast{names, 0.99}, 0.5
+		ask := func(weight float32, most int, names ...string) answer {
+			m.Config.Contrast, m.Config.Presence.Contrast = Contrast{names, 0.99, most}, weight
 			defer func() { m.Config.Contrast, m.Config.Presence.Contrast = Contrast{}, 0 }()
 			r, err := p.Segment([]string{"dog", "sofa, couch"}, Options{})
 			must(t, err)
@@ -556,21 +557,23 @@ func TestContrast(t *testing.T) {
 			}
 			return a
 		}
-		plain, beside, alike := ask(), ask("tree", "sky"), ask("couch", "dog")
+		plain, beside := ask(0, 0), ask(0.5, 2, "tree", "sky")
 		for i := range plain.maps {
 			near(t, "map", beside.maps[i], plain.maps[i])
-			if beside.scores[i] == plain.scores[i] {
-				t.Error("common names leave the score as it is")
-			}
 		}
-		// Names like the prompts add nothing, so the prompts are asked for twice.
+		many, alike := ask(0.5, 1, "tree", "sky"), ask(0.5, 2, "couch", "dog")
 		q := m.decoder.q
 		class := make([]float32, 2*q)
 		must(t, p.session.Read(p.reply.class, kernel.Bytes(class)))
 		for i, score := range plain.scores {
 			best := float64(slices.Max(class[i*q : (i+1)*q]))
 			odds := float64(score/(1-score)) * math.Sqrt(best/(1-best))
-			near(t, "score beside its own name", alike.scores[i:i+1], []float32{float32(odds / (1 + odds))})
+			want := []float32{float32(odds / (1 + odds))}
+			near(t, "score of many prompts", many.scores[i:i+1], want)
+			near(t, "score beside its own name", alike.scores[i:i+1], want)
+			if beside.scores[i] == many.scores[i] {
+				t.Error("common names leave the score as it is")
+			}
 		}
 	})
 }

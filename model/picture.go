@@ -415,6 +415,9 @@ func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 	if err := p.session.Wait(); err != nil {
 		return nil, err
 	}
+	if beside == nil {
+		beside = class
+	}
 	presence := o.Presence
 	if presence == 0 {
 		presence = 0.5
@@ -433,10 +436,10 @@ func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 }
 
 // contrast asks for the common names beside the prompts. It returns where the
-// probabilities of the prompts are after Wait, nil if there are no such names.
+// probabilities of the prompts are after Wait, nil where it does not ask.
 func (p *Picture) contrast(phrases []*phrase, owner []int32, prompts int, o Options) ([]float32, error) {
 	c := p.model.Config.Contrast
-	if len(c.Names) == 0 {
+	if len(c.Names) == 0 || prompts > c.Most {
 		return nil, nil
 	}
 	common, err := p.model.embed(c.Names)
@@ -465,11 +468,8 @@ func cosine(a, b []float32) float32 {
 	return sum
 }
 
-// best is the largest of prompt t's probabilities, one half without any.
+// best is the largest of prompt t's probabilities.
 func (p *Picture) best(class []float32, t int) float32 {
-	if class == nil {
-		return 0.5
-	}
 	q := p.model.decoder.q
 	return slices.Max(class[t*q : (t+1)*q])
 }

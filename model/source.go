@@ -69,7 +69,7 @@ func readConfig(m *weights.Manifest) (Config, error) {
 	c.Presence = Presence{Bias: float32(p.Float("bias")), Logit: float32(p.Float("logit")), Peak: float32(p.Float("peak")), Prompts: float32(p.Float("prompts"))}
 	if f.Has("contrast") {
 		t := f.Fields("contrast")
-		c.Contrast = Contrast{Names: t.Texts("names"), Below: float32(t.Float("below"))}
+		c.Contrast = Contrast{Names: t.Texts("names"), Below: float32(t.Float("below")), Most: t.Int("most")}
 		c.Presence.Contrast = float32(p.Float("contrast"))
 	}
 	t := f.Fields("text")

@@ -16,10 +16,10 @@ from views import read_pixels
 
 RIDGE = 0.5
 # Common names that are asked for beside the prompts to judge whether these are there. Names with a cosine of "below" or more to
-# a prompt are left out: they may be the same thing.
+# a prompt are left out: they may be the same thing. More prompts than "most" are common names enough for one another.
 CONTRAST = {"names": """person, dog, cat, bird, horse, cow, car, bus, truck, bicycle, motorcycle, airplane, boat, train, chair, couch,
 table, bed, tv, bottle, cup, bowl, potted plant, sky, tree, grass, road, building, wall, floor, water, mountain, sand, snow, fence, window,
-door, ceiling, food, book, bag, shoes, hair, skin, shirt, pants, dress, hat, jacket""".replace("\n", " ").split(", "), "below": 0.5}
+door, ceiling, food, book, bag, shoes, hair, skin, shirt, pants, dress, hat, jacket""".replace("\n", " ").split(", "), "below": 0.5, "most": 8}
 
 
 def fit_rows(network, names_embedded, pooled, rank, data_dir):
@@ -105,7 +105,7 @@ def collect(network, embeddings, index, classes, photos, common, unseen=()):
             e = embeddings[[index[classes.names[c][0]] for c in numbers]]
             out = {k: v[0] for k, v in network.segment(encoded, e[None]).items()}
             b = network.stage2.similarity(out["pooled"], e)
-            beside = network.beside(encoded, e, common)
+            beside = network.beside(encoded, e, common) if len(e) <= CONTRAST["most"] else None
             things = classes.known["things"] - {classes.person}
             requests.append(Request(kind, out, b, torch.zeros(len(numbers)), beside, numbers, labels, all(c in things for c in numbers)))
     return requests
@@ -193,7 +193,7 @@ def calibrate(network, embeddings, index, common, data_dir, per_source=45, unsee
     s["theta"] = best("theta", (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65), there)[1]
     network.config.update(s)
     for r in requests:
-        r.contrast = network.contrast(*r.beside, len(r.numbers))
+        r.contrast = r.evidence(s)[0] if r.beside is None else network.contrast(*r.beside, len(r.numbers))
     s["presence"] = fit_presence(requests, s)
     config = {**network.config, **s}
     right = {"present": [], "absent": []}

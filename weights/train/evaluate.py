@@ -130,7 +130,8 @@ def evaluate(network, embeddings, chosen, theta, common=None, apart=()):
         def ask(numbers):
             e = embeddings[[c - 1 for c in numbers]]
             out = {k: v[0] for k, v in network.segment(encoded, e[None]).items()}
-            rivals = None if common is None else network.contrast(*network.beside(encoded, e, common), len(e))
+            asked = common is not None and len(e) <= network.config["contrast"]["most"]
+            rivals = network.contrast(*network.beside(encoded, e, common), len(e)) if asked else None
             return out, network.answer(out, e, contrast=rivals)
 
         out, answer = ask(range(1, n + 1))

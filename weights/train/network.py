@@ -547,7 +547,7 @@ class Network(nn.Module):
         """One picture's answer per prompt. out: one entry of segment's batch; embeddings [S,embed] of the S phrases.
 
         groups lists the phrases of each prompt ("sofa, couch" is one prompt of two phrases); default one each. contrast is what
-        the method of that name returns, which the presence scores need if the configuration has such names.
+        the method of that name returns, which the presence scores need where the configuration has such names and T is not too large.
         Returns P [Q,T+1] with void last, S [T,H/4,W/4] and the presence scores [T].
         """
         config = self.config
@@ -590,10 +590,10 @@ def logit(p):
 
 def presence_score(best, peak, prompts, config, contrast=None):
     """Calibrated probability that a prompt is in the picture, from the best query's P, the peak of the prompt's map S, the
-    number of prompts, and the best query's P when common names are asked for as well."""
+    number of prompts, and the best query's P when common names are asked for as well, by default that without them."""
     c = config["presence"]
     z = c["bias"] + c["logit"] * logit(best) + c["peak"] * logit(peak) + c["prompts"] * math.log(prompts)
-    return (z if contrast is None else z + c["contrast"] * logit(contrast)).sigmoid()
+    return (z + c.get("contrast", 0) * logit(best if contrast is None else contrast)).sigmoid()
 
 
 # ------------------------------------------------------------------------------------------------------- published trunk
