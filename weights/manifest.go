@@ -41,7 +41,8 @@ type Part struct {
 // Complete it does not change and may be used from many goroutines.
 type Manifest struct {
 	Arch         string
-	Config       Value // an object
+	Release      string // which version of its model this is, empty if it does not say
+	Config       Value  // an object
 	Tokenizer    string
 	Files        []File // shards and the vocabulary, in the order in which to load them
 	Parts        []Part
@@ -71,6 +72,7 @@ func Open(manifest []byte) (*Manifest, error) {
 	}
 	m := &Manifest{
 		Arch:      f.Text("arch"),
+		Release:   f.TextOr("release", ""),
 		Config:    v.Get("config"),
 		Tokenizer: f.Text("tokenizer"),
 		data:      map[string][]byte{},

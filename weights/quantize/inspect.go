@@ -16,6 +16,9 @@ import (
 func Inspect(m *weights.Manifest, w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "architecture\t%s\n", m.Arch)
+	if m.Release != "" {
+		fmt.Fprintf(t, "release\t%s\n", printable(m.Release))
+	}
 	fmt.Fprintf(t, "vocabulary\t%s\n", m.Tokenizer)
 	fmt.Fprintf(t, "trained names\t%d\n", len(m.TrainedNames))
 

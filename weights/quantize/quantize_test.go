@@ -33,7 +33,7 @@ func random(name string, scale float64, shape ...int) Tensor {
 
 func source() *Source {
 	s := &Source{
-		Arch: "pmp-test", Config: []byte(`{"d":16,"stages":[[3,1],[5,2]]}`), Vocabulary: []byte("[PAD]\n[UNK]\n"),
+		Arch: "pmp-test", Release: "3", Config: []byte(`{"d":16,"stages":[[3,1],[5,2]]}`), Vocabulary: []byte("[PAD]\n[UNK]\n"),
 		Tensors: []Tensor{
 			random("trunk.stem.weight", 0.3, 64, 3, 3, 3),
 			random("decoder.linear1.weight", 0.02, 64, 32),
@@ -90,7 +90,7 @@ func TestRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m.Arch != s.Arch || !slices.Equal(m.TrainedNames, s.TrainedNames) || !slices.Equal(m.Parts, s.Parts) ||
+	if m.Arch != s.Arch || m.Release != s.Release || !slices.Equal(m.TrainedNames, s.TrainedNames) || !slices.Equal(m.Parts, s.Parts) ||
 		!bytes.Equal(m.Vocabulary(), s.Vocabulary) || m.Fields().Int("d") != 16 || len(m.Fields().List("stages")) != 2 {
 		t.Errorf("the manifest came back as %+v", m)
 	}
@@ -243,7 +243,7 @@ func TestRefuses(t *testing.T) {
 func TestReadDir(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name string, data []byte) { writeFile(t, dir, name, data) }
-	write("config.json", []byte(`{"arch":"pmp-s","d":128,"trained_names":["a"],"parts":[{"name":"n","licence":"MIT"}]}`))
+	write("config.json", []byte(`{"arch":"pmp-s","release":"3","d":128,"trained_names":["a"],"parts":[{"name":"n","licence":"MIT"}]}`))
 	write("vocab.txt", []byte("[PAD]\n"))
 	write("model.safetensors", Safetensors([]weights.Entry{
 		{Name: "x", DType: weights.F32, Shape: []int{2}, Data: []byte{0, 0, 0x80, 0x3F, 0, 0, 0, 0xC0}},
@@ -255,7 +255,7 @@ func TestReadDir(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Arch != "pmp-s" || string(s.Config) != `{"d":128}` || !slices.Equal(s.TrainedNames, []string{"a"}) ||
+	if s.Arch != "pmp-s" || s.Release != "3" || string(s.Config) != `{"d":128}` || !slices.Equal(s.TrainedNames, []string{"a"}) ||
 		len(s.Parts) != 1 || s.Parts[0] != (weights.Part{Name: "n", Licence: "MIT"}) {
 		t.Errorf("the config was read as %+v", s)
 	}

@@ -27,6 +27,7 @@ type Tensor struct {
 // Source is what weights are made from.
 type Source struct {
 	Arch         string
+	Release      string          // which version of its model this is, empty if it does not say
 	Config       json.RawMessage // an object
 	Vocabulary   []byte
 	Tensors      []Tensor
@@ -39,8 +40,8 @@ type Source struct {
 //
 //	model.safetensors   the tensors, of any floating point type; or model.pth, model.pt or
 //	                    model.pkl, see OpenCheckpoint
-//	config.json         an object; its members "arch", "parts" and "trained_names", where
-//	                    there are any, go into the manifest itself
+//	config.json         an object; its members "arch", "release", "parts" and
+//	                    "trained_names", where there are any, go into the manifest itself
 //	vocab.txt           the tokenizer's vocabulary
 //	parts.json          optional: a list of {"name", "source", "licence", "note"}
 func ReadDir(dir string) (*Source, error) {
@@ -83,7 +84,7 @@ func (s *Source) readConfig(data []byte) error {
 	if err := json.Unmarshal(data, &members); err != nil {
 		return err
 	}
-	for key, dst := range map[string]any{"arch": &s.Arch, "parts": &s.Parts, "trained_names": &s.TrainedNames} {
+	for key, dst := range map[string]any{"arch": &s.Arch, "release": &s.Release, "parts": &s.Parts, "trained_names": &s.TrainedNames} {
 		if value, ok := members[key]; ok {
 			if err := json.Unmarshal(value, dst); err != nil {
 				return fmt.Errorf("member %q: %w", key, err)

@@ -23,6 +23,7 @@ type manifest struct {
 	Format       string          `json:"format"`
 	Version      int             `json:"version"`
 	Arch         string          `json:"arch"`
+	Release      string          `json:"release,omitempty"`
 	Config       json.RawMessage `json:"config"`
 	Tokenizer    string          `json:"tokenizer"`
 	Shards       []shard         `json:"shards"`
@@ -68,7 +69,7 @@ func (s *Source) Files() (Files, error) {
 	}
 	m := manifest{
 		Format: weights.Format, Version: weights.Version,
-		Arch: s.Arch, Config: s.Config, Tokenizer: vocabularyFile,
+		Arch: s.Arch, Release: s.Release, Config: s.Config, Tokenizer: vocabularyFile,
 		Parts:        make([]part, len(s.Parts)),
 		TrainedNames: append([]string{}, s.TrainedNames...),
 	}

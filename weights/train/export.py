@@ -54,6 +54,7 @@ def main():
     p.add_argument("--per-source", type=int, default=45, help="calibration photos of each source")
     p.add_argument("--rounding-photos", type=int, default=12,
                    help="photos of each source that the trunk's biases are corrected on; 0 leaves the trunk as it is")
+    p.add_argument("--release", help="what the manifest calls this version of the model")
     p.add_argument("--unseen", action="store_true", help="the checkpoint is one of train.py --unseen: calibrate without these names, too")
     p.add_argument("--threads", type=int, default=1)
     args = p.parse_args()
@@ -93,7 +94,7 @@ def main():
     shutil.copy(Path(__file__).with_name("parts.json"), out)
     c = network.config
     (out / "config.json").write_text(json.dumps({
-        "arch": c["arch"], "d": c["d"], "dm": c["dm"], "heads": c["heads"], "queries": c["queries"], "layers": c["layers"],
+        "arch": c["arch"], **({"release": args.release} if args.release else {}), "d": c["d"], "dm": c["dm"], "heads": c["heads"], "queries": c["queries"], "layers": c["layers"],
         "size": c["size"], "pmp": c["pmp"], **variant(c), "alpha": numbers["alpha"], "beta": numbers["beta"], "kappa": numbers["kappa"],
         "b0": numbers["b0"], "seen_hi": c["seen_hi"], "seen_lo": c["seen_lo"], "theta": numbers["theta"],
         "presence": numbers["presence"], "contrast": CONTRAST, "templates": ["{}"],
