@@ -42,6 +42,7 @@ loading.catch((e) => wrong(e));
 const megabytes = (n) => (n / 1e6).toFixed(1);
 
 let run = null; // AbortController of what goes on
+let kept = null;
 let soon = 0;
 
 /** Asks for masks for the words as they are now; what was asked before is forgotten. */
@@ -79,6 +80,7 @@ async function answer() {
     show();
     tell(seg.report(), asked);
     state("done");
+    keep();
   } catch (e) {
     if (!signal.aborted) wrong(e);
   }
@@ -624,9 +626,12 @@ $("save").addEventListener("click", async () => {
 
 // ---------------------------------------------------------------------------
 
-// The next visit needs no network. On one's own machine the page would be yesterday's after every change to it.
-if (!/^(localhost|127\.|\[::1\])/.test(location.hostname) || url.searchParams.has("keep")) {
-  loading.then(() => navigator.serviceWorker?.register("sw.js")).catch(() => {});
+/**
+ * Makes the next visit need no network; nobody waits for it, so it comes behind the first answer. On one's own machine
+ * the page would be yesterday's after every change to it.
+ */
+function keep() {
+  kept ??= (!/^(localhost|127\.|\[::1\])/.test(location.hostname) || url.searchParams.has("keep")) && navigator.serviceWorker?.register("sw.js").catch(() => {});
 }
 
 // Addresses may name an example, words, a device and a number of threads:

@@ -54,8 +54,9 @@ func room(args []js.Value) (any, error) {
 	return int(uintptr(unsafe.Pointer(unsafe.SliceData(rooms[name])))), nil
 }
 
-// add(name) checks a file that was written to its room, and keeps it. The room
-// of a file that is refused can be written again.
+// add(name, sha) checks a file that was written to its room, and keeps it. Sha is
+// a Uint8Array of the file's SHA-256 as the browser finds it, or undefined where
+// that offers none. The room of a file that is refused can be written again.
 func add(args []js.Value) (any, error) {
 	if manifest == nil {
 		return nil, errNoManifest
@@ -64,7 +65,13 @@ func add(args []js.Value) (any, error) {
 	if rooms[name] == nil {
 		return nil, errNoFile
 	}
-	if err := manifest.Add(name, rooms[name]); err != nil {
+	var err error
+	if sha := args[1]; sha.Truthy() {
+		err = manifest.AddHashed(name, rooms[name], [32]byte(bytesOf(sha)))
+	} else {
+		err = manifest.Add(name, rooms[name])
+	}
+	if err != nil {
 		return nil, err
 	}
 	delete(rooms, name)

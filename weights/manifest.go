@@ -178,7 +178,11 @@ func (m *Manifest) Fields() Fields { return m.Config.Fields("the weights' config
 // Add hands in the bytes of a file that the manifest lists. They are kept
 // and must not be changed. A file that is refused leaves no trace, so that it
 // may be fetched and handed in again.
-func (m *Manifest) Add(name string, data []byte) error {
+func (m *Manifest) Add(name string, data []byte) error { return m.AddHashed(name, data, sum(data)) }
+
+// AddHashed is Add for who knows the SHA-256 of the bytes already: a browser
+// finds it ten times as fast as this program in it.
+func (m *Manifest) AddHashed(name string, data []byte, sha [32]byte) error {
 	f, ok := m.File(name)
 	if !ok {
 		return formatError("the weights' manifest does not list the file " + quote(name))
@@ -190,7 +194,7 @@ func (m *Manifest) Add(name string, data []byte) error {
 		return integrityError("the weights' file " + quote(name) + " has " + strconv.Itoa(len(data)) + " bytes and should have " +
 			strconv.Itoa(f.Size) + "; fetch it again, and the manifest too if it was replaced")
 	}
-	if sum(data) != f.SHA256 {
+	if sha != f.SHA256 {
 		return integrityError("the weights' file " + quote(name) +
 			" is not the one that the manifest lists (its SHA-256 differs); fetch it again, and the manifest too if it was replaced")
 	}

@@ -33,7 +33,7 @@ import (
 //	/nosimd/…   a worker whose browser seems to have no SIMD
 //	/card/…     the strict policy, and a graphics card that tests can lose and fill, see card
 //	/nocard/… /hungcard/… /smallcard/… /realcard/…  the same with other cards, see cards
-//	/mortal/… /full/…  a worker that tests can end, and one whose cache has no room, see troubles
+//	/mortal/… /full/… /nohash/… /misled/…  a worker that tests can end, that has no room, that hashes nothing, or wrongly, see troubles
 //	/small/NAME the weights as a network for smaller pictures
 //	/damage/KIND/NAME  the weights, with one file spoilt
 //	/threads    the browser's worker threads, see threadsOf
@@ -151,7 +151,7 @@ func (s *testServer) serve(w http.ResponseWriter, r *http.Request) {
 			s.script(w, cards[mode]+card, rest)
 			return
 		}
-	case "mortal", "full":
+	case "mortal", "full", "nohash", "misled":
 		if strings.HasSuffix(rest, "/worker.js") {
 			s.script(w, troubles[mode], rest)
 			return
@@ -232,10 +232,13 @@ const card = `
 }
 `
 
-// troubles are a worker that ends without a word when the page says so, and a disk without room.
+// troubles are a worker that ends without a word when the page says so, a disk without room, a page that is not secure,
+// where browsers hash nothing, and hashes of other bytes.
 var troubles = map[string]string{
 	"mortal": "new BroadcastChannel('mortal').onmessage = () => self.close();\n",
 	"full":   "Cache.prototype.put = async () => { throw new DOMException('no room', 'QuotaExceededError'); };\n",
+	"nohash": "Object.defineProperty(Crypto.prototype, 'subtle', { value: undefined });\n",
+	"misled": "SubtleCrypto.prototype.digest = async () => new ArrayBuffer(32);\n",
 }
 
 // cards are other cards: none, one that never answers, one with the least that WebGPU promises, and one

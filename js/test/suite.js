@@ -127,10 +127,15 @@ test("weights stay in the cache", async () => {
   // A damaged entry is noticed and replaced.
   const cache = await caches.open("pmp-weights");
   const key = (await cache.keys()).find((r) => r.url.includes(manifest.shards[0].file));
-  await cache.put(key, new Response(new Uint8Array(10)));
-  await withOwn({}, () => {});
-  same(await asked(), before + 1, "downloads after the entry was damaged");
-  check((await (await cache.match(key)).arrayBuffer()).byteLength === manifest.shards[0].size, "the entry is whole again");
+  const whole = new Uint8Array(await (await cache.match(key)).arrayBuffer()), flipped = whole.slice();
+  flipped[whole.length >> 1] ^= 1;
+  for (const [i, damaged] of [whole.slice(0, 10), flipped].entries()) {
+    await cache.put(key, new Response(damaged));
+    await withOwn({}, () => {});
+    same(await asked(), before + 1 + i, "downloads after the entry was damaged");
+    const mended = new Uint8Array(await (await cache.match(key)).arrayBuffer());
+    check(mended.length === whole.length && mended.every((v, i) => v === whole[i]), "the entry is whole again");
+  }
 });
 
 test("weights may be an address of a folder or of a manifest", async () => {
@@ -152,6 +157,16 @@ for (const [kind, code, pattern] of [
     return { message: e.message };
   });
 }
+
+test("hashes come from the browser, if it has them", async () => {
+  const misled = await import("/misled/pmp/index.js");
+  const e = await misled.Segmenter.load({ cache: false }).catch((e) => e);
+  same(e.code, "integrity", "code when the browser says that the files are others");
+  const { Segmenter: Own } = await import("/nohash/pmp/index.js");
+  const bad = await Own.load({ weights: "/damage/flip/" }).catch((e) => e);
+  same(bad.code, "integrity", "code of a damaged file where the browser says nothing");
+  (await Own.load({ cache: false })).close();
+});
 
 test("a policy that forbids WebAssembly", async () => {
   const { Segmenter, PMPError: Theirs } = await import("/nowasm/pmp/index.js");
