@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"image/png"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -30,6 +31,7 @@ import (
 //	/nothreads/… isolated, but without the file for threads
 //	/deafthreads/… isolated, with a file for threads that never answers
 //	/cors/…     for pages of any origin
+//	/doc/…      with the headers of a document's section
 //	/nosimd/…   a worker whose browser seems to have no SIMD
 //	/card/…     the strict policy, and a graphics card that tests can lose and fill, see card
 //	/nocard/… /hungcard/… /smallcard/… /realcard/…  the same with other cards, see cards
@@ -44,6 +46,7 @@ type testServer struct {
 	*httptest.Server
 	site, suite string
 	policy      string // the site's Content-Security-Policy
+	headers     http.Header
 	kernels     string // the file for /kernels.wasm
 
 	mu       sync.Mutex
@@ -131,6 +134,8 @@ func (s *testServer) serve(w http.ResponseWriter, r *http.Request) {
 			}
 			return
 		}
+	case "doc":
+		maps.Copy(h, s.headers)
 	case "cors":
 		h.Set("Access-Control-Allow-Origin", "*")
 	case "nowasm":
