@@ -272,7 +272,7 @@ run_tests() {
 	done
 	step "package packed, page offline"
 	tests "Run it alone: go test -v -run 'Node|Types|Package|Docs|Offline' ./internal/browsertest" \
-		env PMP_NEED_BROWSERS=1 go test -count=1 -run 'TestNode|TestTypes|TestPackage|TestDocs|TestOffline' ./internal/browsertest
+		env PMP_NEED_BROWSERS=1 go test -count=1 -timeout 30m -run 'TestNode|TestTypes|TestPackage|TestDocs|TestOffline' ./internal/browsertest
 	step "WebGPU on a software card"
 	tests "Run it alone: go test -v -run WebGPU ./internal/browsertest (PMP_ONLY=word runs some of its tests)" \
 		env PMP_NEED_BROWSERS=1 go test -count=1 -timeout 40m -run WebGPU ./internal/browsertest

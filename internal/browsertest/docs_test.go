@@ -52,8 +52,8 @@ func readDocument(t *testing.T, name string) string {
 	return string(text)
 }
 
-// TestLinks follows the documents' links to files and headings of this repository.
-func TestLinks(t *testing.T) {
+// TestDocsLinks follows the documents' links to files and headings of this repository.
+func TestDocsLinks(t *testing.T) {
 	link := regexp.MustCompile(`!?\[[^\]]*\]\(([^)\s]+)\)`)
 	title := regexp.MustCompile(`(?m)^#+ (.*)$`)
 	unsaid := regexp.MustCompile("[^\\p{L}\\p{N} _-]")
@@ -163,7 +163,7 @@ func TestDocsSections(t *testing.T) {
 			var commands string
 			files := map[string]string{}
 			s := newTestServer(t, site(t), "")
-			others := strings.NewReplacer("https://cdn.example/pmp-segment/", strings.Replace(s.URL, "127.0.0.1", "localhost", 1)+"/cors/pmp/")
+			others := otherHosts(s)
 			for _, m := range fence.FindAllStringSubmatch(section, -1) {
 				switch language, file, body := m[1], m[2], others.Replace(m[3]); {
 				case file != "":
@@ -258,6 +258,12 @@ func runDocument(t *testing.T, s *testServer, address string) (said string) {
 	return said
 }
 
+// otherHosts are the documents' hosts but the page's own.
+func otherHosts(s *testServer) *strings.Replacer {
+	host := strings.Replace(s.URL, "127.0.0.1", "localhost", 1) + "/cors/pmp/"
+	return strings.NewReplacer("https://cdn.example/pmp-segment/", host, "https://weights.example/", host+"weights/")
+}
+
 func headersOf(t *testing.T, text string) http.Header {
 	h := http.Header{}
 	for line := range strings.Lines(text) {
@@ -294,7 +300,6 @@ func TestDocs(t *testing.T) {
 	dir := t.TempDir()
 	copyFile(t, filepath.Join(site(t), "examples/cat.jpg"), filepath.Join(dir, "photo.jpg"))
 	s := newTestServer(t, site(t), dir)
-	others := strings.NewReplacer("https://weights.example/", strings.Replace(s.URL, "127.0.0.1", "localhost", 1)+"/cors/pmp/weights/")
 	var names []string
 	for _, doc := range documents(t) {
 		for _, m := range fence.FindAllStringSubmatch(readDocument(t, doc), -1) {
@@ -302,7 +307,7 @@ func TestDocs(t *testing.T) {
 				continue
 			}
 			name := strings.ReplaceAll(doc, "/", "-") + "-" + string(rune('a'+len(names))) + ".js"
-			write(t, filepath.Join(dir, name), others.Replace(m[3]))
+			write(t, filepath.Join(dir, name), m[3])
 			names = append(names, name)
 		}
 	}
