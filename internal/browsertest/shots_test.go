@@ -36,8 +36,8 @@ func TestScreenshots(t *testing.T) {
 		script        string
 	}{
 		{"loading", 1100, 900, false, "light", "/", `new Promise(r => setTimeout(r, 250))`},
-		{"light", 1100, 1350, false, "light", "/", wait},
-		{"dark", 1100, 1350, false, "dark", "/?example=cat", wait},
+		{"light", 1440, 900, false, "light", "/", wait},
+		{"dark", 1440, 1350, false, "dark", "/?example=cat", wait},
 		{"alone", 1100, 900, false, "dark", "/?example=astronaut", wait + `.then(() => document.querySelector(".chip .name").click())`},
 		{"take", 1100, 900, false, "light", "/?example=astronaut", wait + `.then(() => { document.querySelector(".chip .name").click(); document.getElementById("take-form").focus(); })`},
 		{"address", 1100, 900, false, "dark", "/", wait + `.then(() => document.getElementById("address").click())`},
@@ -47,7 +47,8 @@ func TestScreenshots(t *testing.T) {
 		{"without", 1100, 900, false, "light", "/?example=coffee&word=cup&word=table&word=spoon", wait + `.then(() => { document.querySelector("[value=without]").click(); return ` + wait + `; })`},
 		{"phone", 390, 844, true, "light", "/?example=cat", wait},
 		{"phone-dark", 390, 844, true, "dark", "/", wait},
-		{"phone-full", 390, 2100, true, "light", "/?example=astronaut", wait},
+		{"phone-full", 390, 2100, true, "light", "/?example=astronaut", wait + `.then(() => document.querySelector(".chip .name").click())`},
+		{"phone-address", 390, 844, true, "dark", "/", wait + `.then(() => document.getElementById("address").click())`},
 	} {
 		scale := 1
 		if shot.mobile {
