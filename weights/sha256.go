@@ -3,9 +3,9 @@ package weights
 import "math/bits"
 
 // sha256Of is SHA-256 as FIPS 180-4 has it, written plainly. It is here for
-// the browser, where crypto/sha256 and what it pulls in would add 130 kB to
-// the engine; sum_other.go uses the standard library everywhere else. A test
-// compares the two.
+// pages that are not secure, where browsers do not hash: crypto/sha256 and what
+// it pulls in would add 130 kB to the engine; sum_other.go uses the standard
+// library everywhere else. A test compares the two.
 func sha256Of(data []byte) [32]byte {
 	h := [8]uint32{0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19}
 	whole := len(data) &^ 63

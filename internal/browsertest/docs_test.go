@@ -85,6 +85,46 @@ func TestDocsLinks(t *testing.T) {
 	}
 }
 
+// TestDocsCommands looks for the scripts and tests that the documents' commands name. cmd/pmp runs those of pmp itself.
+func TestDocsCommands(t *testing.T) {
+	line := regexp.MustCompile(`(?m)^    (?:[A-Z_]+=\S+ )*(\./\w+\.sh|go test)(.*)`)
+	pattern := regexp.MustCompile(`-run (?:'([^']*)'|(\S+))`)
+	found := 0
+	for _, name := range documents(t) {
+		for _, m := range line.FindAllStringSubmatch(readDocument(t, name), -1) {
+			found++
+			words := strings.Fields(m[2])
+			if m[1] != "go test" {
+				var script []byte
+				for _, dir := range []string{filepath.Dir(name), ".", "weights/train"} {
+					if script == nil {
+						script, _ = os.ReadFile(filepath.Join(root, dir, m[1]))
+					}
+				}
+				if script == nil {
+					t.Errorf("%s: there is no %s", name, m[1])
+				}
+				if m[1] == "./build.sh" && len(words) > 0 && !strings.Contains(string(script), "\n"+words[0]+")") {
+					t.Errorf("%s: build.sh does not know %s", name, words[0])
+				}
+				continue
+			}
+			run, at := pattern.FindStringSubmatch(m[2]), regexp.MustCompile(`\./\w\S*`).FindString(m[2])
+			if run == nil || at == "" {
+				continue
+			}
+			cmd := exec.Command("go", "test", "-list", run[1]+run[2], at)
+			cmd.Dir = root
+			if out, err := cmd.CombinedOutput(); err != nil || !strings.HasPrefix(string(out), "Test") {
+				t.Errorf("%s: go test%s: %v\n%s", name, m[2], err, out)
+			}
+		}
+	}
+	if found < 10 {
+		t.Errorf("the documents have %d commands", found)
+	}
+}
+
 // TestDocsErrors compares the documented codes of errors with the types.
 func TestDocsErrors(t *testing.T) {
 	codes := func(text string, pattern string) map[string]bool {
