@@ -39,6 +39,7 @@ export class Segmenter {
     try {
       this.#worker = start();
     } catch (e) {
+      if (typeof Worker !== "function") throw new PMPError("unsupported", "A service worker cannot start workers. Load the model in a page or a worker.", { cause: e });
       throw new PMPError("unsupported", `The browser did not start a worker (${e.message}). Serve this package from the page's own origin, and allow worker-src 'self'.`, { cause: e });
     }
     this.#worker.onmessage = ({ data }) => this.#answer(data);

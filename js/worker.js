@@ -463,7 +463,7 @@ function ownFile(files) {
   return async (file, signal, tell) => {
     const own = files[file.name];
     if (!own) throw new PMPError("bad-input", `${file.name}, which the manifest lists, is not among the weights. Give all files of their folder.`);
-    await add(file, new Response(own), signal, tell);
+    await add(file, await body(file, new Response(own), signal, tell), signal);
   };
 }
 
@@ -483,30 +483,30 @@ async function getFile(file, base, store, signal, tell) {
   try {
     const kept = await store?.match(key);
     if (kept) {
-      await add(file, kept, signal, () => {});
+      await add(file, await body(file, kept, signal, () => {}), signal);
       tell(file.size);
       return;
     }
   } catch {
+    checkAborted(signal);
     store.delete(key).catch(() => {}); // damaged in the cache: get it anew
   }
   checkAborted(signal);
   let address;
   try {
-    address = await add(file, await get(url, { signal }), signal, tell);
+    address = await add(file, await fetched(file, url, { signal }, tell), signal);
   } catch (e) {
     if (!["integrity", "network"].includes(e.code)) throw e;
     checkAborted(signal);
     // What lies in the browser's HTTP cache may be damaged or old: ask the host itself, once.
     tell(0);
-    address = await add(file, await get(url, { signal, cache: "reload" }), signal, tell);
+    address = await add(file, await fetched(file, url, { signal, cache: "reload" }, tell), signal);
   }
   await store?.put(key, new Response(new Uint8Array(engineMemory.buffer, address, file.size))).catch(() => {}); // a full disk is no reason to fail
 }
 
-/** Reads a response to where the engine wants the file, and lets the engine check it. */
-async function add(file, response, signal, tell) {
-  const address = await body(file, response, signal, tell);
+/** Lets the engine check the file that lies where it wanted it. */
+async function add(file, address, signal) {
   // Browsers hash on secure pages only; elsewhere the engine does it, at a tenth of the speed.
   const hash = await globalThis.crypto?.subtle?.digest("SHA-256", new Uint8Array(engineMemory.buffer, address, file.size));
   checkAborted(signal);
@@ -514,10 +514,22 @@ async function add(file, response, signal, tell) {
   return address;
 }
 
-/** Reads a response to where the engine wants the file, which has the size that the manifest names. */
-async function body(file, response, signal, tell) {
+/** Gets a file from its host. Where a connection breaks the next one goes on, as long as each brings something. */
+async function fetched(file, url, options, tell) {
+  for (let at = 0; ; ) {
+    const response = await get(url, at ? { ...options, headers: { range: `bytes=${at}-` } } : options);
+    try {
+      return await body(file, response, options.signal, tell, response.status === 206 ? at : 0);
+    } catch (e) {
+      if (!(e.read > at)) throw e;
+      at = e.read;
+    }
+  }
+}
+
+/** Reads a response, from byte n on, to where the engine wants the file, which has the size that the manifest names. */
+async function body(file, response, signal, tell, n = 0) {
   const address = engine("room", file.name);
-  let n = 0;
   try {
     const reader = response.body.getReader();
     for (let part; !(part = await reader.read()).done; n += part.value.length) {
@@ -532,7 +544,8 @@ async function body(file, response, signal, tell) {
   } catch (e) {
     checkAborted(signal);
     if (e instanceof PMPError) throw e;
-    throw new PMPError("network", `${file.name} broke off after ${n} of ${file.size} bytes (${e.message}). Try again; what is complete is kept.`, { cause: e });
+    const broken = new PMPError("network", `${file.name} broke off after ${n} of ${file.size} bytes (${e.message}). Try again; what is complete is kept.`, { cause: e });
+    throw Object.assign(broken, { read: n });
   }
   if (n < file.size) {
     throw new PMPError("integrity", `${file.name} has ${n} bytes where the manifest says ${file.size}. Upload the file to the host again.`);

@@ -2,8 +2,10 @@ package browsertest
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"image/png"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -11,6 +13,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -27,19 +30,25 @@ import (
 //	/isolated/… cross-origin isolated, every file under a wrong type
 //	/nowasm/…   a policy that forbids WebAssembly
 //	/nofile/…   without the engine's wasm_exec.js
+//	/nowasmfile/… a page where the engine should be, as hosts answer that know no "not found"
+//	/tight/…    an engine that gets little memory, see tight
 //	/both/…     the strict policy and isolated, as the demo is served
 //	/nothreads/… isolated, but without the file for threads
 //	/deafthreads/… isolated, with a file for threads that never answers
 //	/cors/…     for pages of any origin
+//	/foreign/…  for pages of any origin to show, but not to read
 //	/doc/…      with the headers of a document's section
 //	/nosimd/…   a worker whose browser seems to have no SIMD
 //	/card/…     the strict policy, and a graphics card that tests can lose and fill, see card
 //	/nocard/… /hungcard/… /smallcard/… /realcard/…  the same with other cards, see cards
-//	/mortal/… /full/… /nohash/… /misled/…  a worker that tests can end, that has no room, that hashes nothing, or wrongly, see troubles
+//	/mortal/… /full/… /slowdisk/… /nogrow/… /nohash/… /misled/…  a worker that tests can end, and others with troubles, see troubles
 //	/small/NAME the weights as a network for smaller pictures
-//	/damage/KIND/NAME  the weights, with one file spoilt
+//	/damage/…   the weights, with one file spoilt, see damage
+//	/heal/… /break/…  says to /damage/… that a file is whole again, that a connection breaks
 //	/threads    the browser's worker threads, see threadsOf
-//	/asked/PATH how often PATH was asked for
+//	/asked/PATH how often PATH was asked for; /sent/PATH how often it was sent rather than "not modified"
+//	/ended/PATH how often the browser ended a connection over which PATH was on its way
+//	/violated   what browsers report of the strict policy
 //	/kernels.wasm the tests of kernel/simd
 //	/report     what the suite sends: one JSON object for each test, and one at the end
 type testServer struct {
@@ -52,6 +61,9 @@ type testServer struct {
 	mu       sync.Mutex
 	results  []result
 	asked    map[string]int // how often each path was asked for
+	sent     map[string]int // how often it was sent
+	ended    map[string]int // how often the browser did not want the rest
+	violated []string       // reports of violations of the strict policy
 	group    int            // the browser's process group
 	finished chan struct{}
 }
@@ -94,16 +106,15 @@ func newTestServer(t *testing.T, site, suite string) *testServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &testServer{site: site, suite: suite, policy: headers.For("/").Get("Content-Security-Policy"), asked: map[string]int{}, finished: make(chan struct{})}
+	s := &testServer{site: site, suite: suite, policy: headers.For("/").Get("Content-Security-Policy"), finished: make(chan struct{}),
+		asked: map[string]int{}, sent: map[string]int{}, ended: map[string]int{}}
 	s.Server = httptest.NewServer(http.HandlerFunc(s.serve))
 	t.Cleanup(s.Close)
 	return s
 }
 
 func (s *testServer) serve(w http.ResponseWriter, r *http.Request) {
-	s.mu.Lock()
-	s.asked[r.URL.Path]++
-	s.mu.Unlock()
+	s.count(s.asked, r.URL.Path)
 	mode, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	h := w.Header()
 	switch mode {
@@ -113,13 +124,19 @@ func (s *testServer) serve(w http.ResponseWriter, r *http.Request) {
 	case "kernels.wasm":
 		http.ServeFile(w, r, s.kernels)
 		return
+	case "violated":
+		report, _ := io.ReadAll(io.LimitReader(r.Body, 1<<20))
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.violated = append(s.violated, string(report))
+		return
 	case "strict":
-		h.Set("Content-Security-Policy", s.policy)
+		h.Set("Content-Security-Policy", s.policy+"; report-uri /violated")
 		h.Set("X-Content-Type-Options", "nosniff")
 	case "isolated":
 		serve.Isolate(h)
 		if strings.HasSuffix(rest, ".wasm") || strings.HasSuffix(rest, ".json") {
-			h.Set("Content-Type", "text/plain")
+			h.Set("Content-Type", "text/html")
 		}
 	case "both":
 		h.Set("Content-Security-Policy", s.policy)
@@ -136,6 +153,8 @@ func (s *testServer) serve(w http.ResponseWriter, r *http.Request) {
 		}
 	case "doc":
 		maps.Copy(h, s.headers)
+	case "foreign":
+		h.Set("Cross-Origin-Resource-Policy", "cross-origin")
 	case "cors":
 		h.Set("Access-Control-Allow-Origin", "*")
 	case "nowasm":
@@ -143,6 +162,17 @@ func (s *testServer) serve(w http.ResponseWriter, r *http.Request) {
 	case "nofile":
 		if strings.HasSuffix(rest, "wasm_exec.js") {
 			http.NotFound(w, r)
+			return
+		}
+	case "nowasmfile":
+		if strings.HasSuffix(rest, "engine.wasm") {
+			h.Set("Content-Type", "text/html")
+			io.WriteString(w, "<!doctype html><title>Not found</title>")
+			return
+		}
+	case "tight":
+		if strings.HasSuffix(rest, "engine.wasm") {
+			s.tight(w)
 			return
 		}
 	case "nosimd":
@@ -156,7 +186,7 @@ func (s *testServer) serve(w http.ResponseWriter, r *http.Request) {
 			s.script(w, cards[mode]+card, rest)
 			return
 		}
-	case "mortal", "full", "nohash", "misled":
+	case "mortal", "full", "slowdisk", "nogrow", "nohash", "misled":
 		if strings.HasSuffix(rest, "/worker.js") {
 			s.script(w, troubles[mode], rest)
 			return
@@ -172,11 +202,14 @@ func (s *testServer) serve(w http.ResponseWriter, r *http.Request) {
 		defer s.mu.Unlock()
 		json.NewEncoder(w).Encode(threadsOf(s.group))
 		return
-	case "asked":
+	case "asked", "sent", "ended":
+		counts := map[string]map[string]int{"asked": s.asked, "sent": s.sent, "ended": s.ended}[mode]
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		json.NewEncoder(w).Encode(s.asked["/"+rest])
+		json.NewEncoder(w).Encode(counts["/"+rest])
 		return
+	case "heal", "break":
+		return // damage looks for it
 	default:
 		http.NotFound(w, r)
 		return
@@ -186,7 +219,7 @@ func (s *testServer) serve(w http.ResponseWriter, r *http.Request) {
 	if inner, ok := strings.CutPrefix(rest, "test/"); ok {
 		rest, dir = inner, s.suite
 		if mode == "strict" { // the suite shows the demo page in a frame
-			h.Set("Content-Security-Policy", s.policy+"; frame-src 'self'")
+			h.Set("Content-Security-Policy", s.policy+"; frame-src 'self'; report-uri /violated")
 		}
 	}
 	if name, ok := strings.CutSuffix(rest, ".as-png"); ok {
@@ -196,7 +229,58 @@ func (s *testServer) serve(w http.ResponseWriter, r *http.Request) {
 	if rest == "" {
 		rest = "index.html"
 	}
-	http.ServeFileFS(w, r, os.DirFS(dir), path.Clean("/" + rest)[1:])
+	http.ServeFileFS(&counter{w, s, r.URL.Path}, r, os.DirFS(dir), path.Clean("/" + rest)[1:])
+}
+
+// was says whether the page has asked for /WHAT/KIND/FILE/AT, where name is a file of /damage/KIND/FILE/AT/.
+func (s *testServer) was(what, name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asked["/"+what+"/"+path.Dir(name)] > 0
+}
+
+func (s *testServer) count(in map[string]int, path string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	in[path]++
+}
+
+// counter notes when a file is sent.
+type counter struct {
+	http.ResponseWriter
+	s    *testServer
+	path string
+}
+
+func (c *counter) WriteHeader(code int) {
+	if code == http.StatusOK {
+		c.s.count(c.s.sent, c.path)
+	}
+	c.ResponseWriter.WriteHeader(code)
+}
+
+// tight sends the engine with a limit to its memory: enough to load the weights, but not for all that a huge picture
+// needs.
+func (s *testServer) tight(w http.ResponseWriter) {
+	data, err := os.ReadFile(filepath.Join(s.site, "pmp/engine.wasm"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusNotFound)
+		return
+	}
+	const memories, most = 5, 40 << 20 / (64 << 10) // the section's number; in pages
+	out := bytes.Clone(data[:8])
+	for rest := data[8:]; len(rest) > 0; {
+		size, n := binary.Uvarint(rest[1:])
+		body := rest[1+n : 1+n+int(size)]
+		if rest[0] == memories { // one memory: flags, which say that there is no limit, and the pages at the start
+			pages, _ := binary.Uvarint(body[2:])
+			body = binary.AppendUvarint(binary.AppendUvarint([]byte{1, 1}, pages), most)
+		}
+		out = append(binary.AppendUvarint(append(out, rest[0]), uint64(len(body))), body...)
+		rest = rest[1+n+int(size):]
+	}
+	w.Header().Set("Content-Type", "application/wasm")
+	w.Write(out)
 }
 
 // script sends one of the site's scripts with something before it.
@@ -206,12 +290,13 @@ func (s *testServer) script(w http.ResponseWriter, before, name string) {
 	w.Write(append([]byte(before), data...))
 }
 
-// card lets the page lose the card of a worker, at once or with the next that is sent to it, and fill
-// its memory.
+// card lets the page lose the card of a worker, at once or with the next that is sent to it, fill its memory, and count
+// what was made on it and not destroyed.
 const card = `
 {
   const devices = [];
   let full = false, doomed = false;
+  const living = new Map(), made = { pipelines: 0 };
   const { requestDevice } = GPUAdapter.prototype, { popErrorScope } = GPUDevice.prototype, { submit } = GPUQueue.prototype;
   GPUAdapter.prototype.requestDevice = async function (...args) {
     const device = await requestDevice.apply(this, args);
@@ -227,21 +312,58 @@ const card = `
     if (doomed) devices.at(-1).destroy();
     doomed = false;
   };
+  const { createBuffer, createComputePipelineAsync } = GPUDevice.prototype, { destroy } = GPUBuffer.prototype;
+  GPUDevice.prototype.createBuffer = function (options) {
+    const buffer = createBuffer.call(this, options);
+    living.set(buffer, options.size);
+    return buffer;
+  };
+  GPUBuffer.prototype.destroy = function () {
+    living.delete(this);
+    return destroy.call(this);
+  };
+  GPUDevice.prototype.createComputePipelineAsync = function (options) {
+    made.pipelines++;
+    return createComputePipelineAsync.call(this, options);
+  };
   const channel = new BroadcastChannel("card");
   channel.onmessage = ({ data: { say } }) => {
     if (say === "lose") devices.at(-1)?.destroy();
     if (say === "doom") doomed = true;
     if (say === "fill" || say === "free") full = say === "fill";
-    channel.postMessage({ done: say });
+    channel.postMessage({ done: say, pipelines: made.pipelines, buffers: living.size, bytes: [...living.values()].reduce((a, b) => a + b, 0) });
   };
 }
 `
 
-// troubles are a worker that ends without a word when the page says so, a disk without room, a page that is not secure,
-// where browsers hash nothing, and hashes of other bytes.
+// troubles are a worker that ends without a word when the page says so, a disk without room, a disk that takes its time,
+// a memory that does not grow while the page says so, a page that is not secure, where browsers hash nothing, and hashes
+// of other bytes.
 var troubles = map[string]string{
 	"mortal": "new BroadcastChannel('mortal').onmessage = () => self.close();\n",
 	"full":   "Cache.prototype.put = async () => { throw new DOMException('no room', 'QuotaExceededError'); };\n",
+	"slowdisk": `{
+  const { put } = Cache.prototype;
+  Cache.prototype.put = async function (...args) {
+    await new Promise((r) => setTimeout(r, 700));
+    return put.apply(this, args);
+  };
+}
+`,
+	"nogrow": `{
+  const { grow } = WebAssembly.Memory.prototype;
+  let full = false;
+  WebAssembly.Memory.prototype.grow = function (pages) {
+    if (full) throw new RangeError("no room");
+    return grow.call(this, pages);
+  };
+  const channel = new BroadcastChannel("nogrow");
+  channel.onmessage = ({ data: { say } }) => {
+    full = say === "fill";
+    channel.postMessage({ done: say });
+  };
+}
+`,
 	"nohash": "Object.defineProperty(Crypto.prototype, 'subtle', { value: undefined });\n",
 	"misled": "SubtleCrypto.prototype.digest = async () => new ArrayBuffer(32);\n",
 }
@@ -285,52 +407,59 @@ func (s *testServer) small(w http.ResponseWriter, r *http.Request, name string) 
 
 var size = regexp.MustCompile(`("size": *)512\b`)
 
-// damage sends weights with the first shard spoilt: "cut" ends it early, "flip" changes one
-// bit, "broken" drops the connection in the middle, "gone" has no shard, "html" has a page
-// where the manifest should be, "slow" takes its time.
+// damage sends weights. /damage/KIND/FILE/AT/NAME is one of them, and FILE is spoilt: "cut" ends it at byte AT, "flip"
+// changes a bit there, "held" waits there for /break/KIND/FILE/AT and then drops the connection, "dropped" does so at once,
+// but only if the whole file was asked for, and "gone" has no such file. /damage/KIND/NAME: "html" has a page where the manifest should be, "slow" takes
+// its time with shards.
 func (s *testServer) damage(w http.ResponseWriter, r *http.Request, rest string) {
-	kind, name, _ := strings.Cut(rest, "/")
+	parts := strings.Split(rest, "/")
+	kind, name := parts[0], parts[len(parts)-1]
+	at := 0
+	if len(parts) == 4 {
+		at, _ = strconv.Atoi(parts[2])
+		if name != parts[1] || s.was("heal", rest) {
+			kind = "none"
+		}
+	}
 	data, err := os.ReadFile(filepath.Join(s.site, "pmp/weights", path.Clean("/"+name)))
-	if err != nil {
+	if err != nil || kind == "gone" {
 		http.NotFound(w, r)
 		return
 	}
-	h := w.Header()
-	h.Set("Cache-Control", "no-store")
-	shard := strings.HasSuffix(name, ".safetensors")
+	w.Header().Set("Cache-Control", "no-store")
 	switch {
 	case kind == "html" && name == "manifest.json":
-		h.Set("Content-Type", "text/html")
+		w.Header().Set("Content-Type", "text/html")
 		data = []byte("<!doctype html><title>Not found</title>")
-	case kind == "cut" && shard:
-		data = data[:len(data)/2]
-	case kind == "flip" && shard:
-		data = bytes.Clone(data)
-		data[len(data)/2] ^= 1
-	case kind == "gone" && shard:
-		http.NotFound(w, r)
-		return
-	case kind == "broken" && shard:
-		h.Set("Content-Length", "1000000000")
-		w.Write(data[:len(data)/2])
+	case kind == "cut":
+		data = data[:at]
+	case kind == "flip":
+		data[at] ^= 1 << (at % 8)
+	case kind == "held", kind == "dropped" && r.Header.Get("Range") == "":
+		w.Header().Set("Content-Length", strconv.Itoa(len(data)))
+		w.Write(data[:at])
+		w.(http.Flusher).Flush()
+		time.Sleep(20 * time.Millisecond) // so that what was written arrives
+		for kind == "held" && r.Context().Err() == nil && !s.was("break", rest) {
+			time.Sleep(20 * time.Millisecond)
+		}
 		panic(http.ErrAbortHandler)
-	case kind == "slow" && shard:
+	case kind == "slow" && strings.HasSuffix(name, ".safetensors"):
 		for len(data) > 0 {
 			n := min(len(data), 1<<16)
-			if _, err := w.Write(data[:n]); err != nil {
-				return
-			}
+			w.Write(data[:n])
 			w.(http.Flusher).Flush()
 			data = data[n:]
 			select {
 			case <-r.Context().Done():
+				s.count(s.ended, r.URL.Path)
 				return
 			case <-time.After(100 * time.Millisecond):
 			}
 		}
 		return
 	}
-	w.Write(data)
+	http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(data))
 }
 
 func (s *testServer) report(w http.ResponseWriter, r *http.Request) {

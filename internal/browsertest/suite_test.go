@@ -36,6 +36,9 @@ func runSuite(t *testing.T, b browser, mode string) {
 	if !finished {
 		t.Errorf("the suite did not come to its end within %v\nwhat the page said:\n%s\nwhat the browser printed:\n%s", b.patience(), s.log(), printed)
 	}
+	for _, v := range s.violated {
+		t.Error("the strict policy was violated: ", v)
+	}
 	for _, r := range s.results {
 		switch {
 		case r.Finish:

@@ -30,13 +30,13 @@ function same(got, want, what) {
   if (a !== b) throw new Error(`${what}: got ${a}, want ${b}`);
 }
 
-/** Expects a PMPError with a code and a message that a person can use. */
+/** Expects a PMPError, perhaps of another copy of the package, with a code and a message that a person can use. */
 async function fails(promise, code, pattern) {
   let value;
   try {
     value = await promise;
   } catch (e) {
-    if (!(e instanceof PMPError)) throw new Error(`want a PMPError ${code}, got ${e?.name}: ${e?.message}`);
+    if (e?.constructor?.name !== PMPError.name) throw new Error(`want a PMPError ${code}, got ${e?.name}: ${e?.message}`);
     if (e.code !== code) throw new Error(`want code ${code}, got ${e.code}: ${e.message}`);
     check(e.message.length > 15, `"${e.message}" says something`);
     if (pattern) check(pattern.test(e.message), `"${e.message}" matches ${pattern}`);
@@ -50,6 +50,19 @@ const pause = (ms) => new Promise((r) => setTimeout(r, ms));
 /** One Segmenter for all tests that need nothing special. */
 let shared;
 const segmenter = () => (shared ??= Segmenter.load());
+
+let right;
+/** After a fault the page is as good as before: a Segmenter, a new one unless it is given, finds what was found at first. */
+async function works(seg) {
+  const find = async (seg) => {
+    const picture = await seg.encode(PNG);
+    const { masks } = await picture.segment(WORDS);
+    picture.close();
+    return masks.map((m) => m.rle());
+  };
+  right ??= find(await segmenter());
+  same(await (seg ? find(seg) : withOwn({}, find)), await right, "masks after a fault");
+}
 
 /** Calls f with a Segmenter of its own. */
 async function withOwn(options, f) {
@@ -115,18 +128,28 @@ test("load tells its progress", async () => {
 
 test("the page is isolated or not, as the server says", () => same(crossOriginIsolated, mode === "isolated", "crossOriginIsolated"), everywhere);
 
+/** What the server counts of a path, see internal/browsertest. */
+const counted = async (what, path) => (await fetch(`/${what}${path}`)).json();
+
+/** The files that the manifest lists. */
+const filesOf = async () => (await (await fetch("../pmp/weights/manifest.json")).json()).shards;
+
+async function weightCache() {
+  const cache = await globalThis.caches?.open("pmp-weights").catch(() => null);
+  if (!cache) throw new Skip("this browser has no Cache API here");
+  return cache;
+}
+
 test("weights stay in the cache", async () => {
-  if (!(await globalThis.caches?.open("x").catch(() => null))) throw new Skip("this browser has no Cache API here");
+  const cache = await weightCache();
   await segmenter();
-  const manifest = await (await fetch("../pmp/weights/manifest.json")).json();
-  const base = new URL("../pmp/weights/", location.href).pathname;
-  const asked = async () => (await fetch(`/asked${base}${manifest.shards[0].file}`)).json();
+  const [shard] = await filesOf();
+  const asked = () => counted("asked", new URL(`../pmp/weights/${shard.file}`, location.href).pathname);
   const before = await asked();
   await withOwn({}, () => {});
   same(await asked(), before, "downloads of the first shard");
   // A damaged entry is noticed and replaced.
-  const cache = await caches.open("pmp-weights");
-  const key = (await cache.keys()).find((r) => r.url.includes(manifest.shards[0].file));
+  const key = (await cache.keys()).find((r) => r.url.includes(shard.file));
   const whole = new Uint8Array(await (await cache.match(key)).arrayBuffer()), flipped = whole.slice();
   flipped[whole.length >> 1] ^= 1;
   for (const [i, damaged] of [whole.slice(0, 10), flipped].entries()) {
@@ -138,6 +161,26 @@ test("weights stay in the cache", async () => {
   }
 });
 
+// transformers.js#99: what is kept is awaited, so a page that is left at once has it at the next visit.
+test("weights are kept when load returns", async () => {
+  const cache = await weightCache();
+  const { Segmenter } = await packageOf("slowdisk");
+  (await Segmenter.load()).close();
+  const kept = (await cache.keys()).filter((r) => r.url.includes("/slowdisk/"));
+  same(kept.length, 1 + (await filesOf()).length, "manifest and files in the cache");
+  await Promise.all(kept.map((r) => cache.delete(r)));
+});
+
+// transformers.js#1339
+test("the engine is downloaded once", async () => {
+  await segmenter();
+  const sent = () => counted("sent", new URL("../pmp/engine.wasm", location.href).pathname);
+  const before = await sent();
+  check(before > 0, "the server counts");
+  await withOwn({}, () => {});
+  same(await sent(), before, "downloads of the engine");
+});
+
 test("weights may be an address of a folder or of a manifest", async () => {
   await withOwn({ weights: "../pmp/weights" }, () => {});
   await withOwn({ weights: new URL("../pmp/weights/manifest.json", location.href), cache: false }, () => {});
@@ -145,29 +188,85 @@ test("weights may be an address of a folder or of a manifest", async () => {
   await fails(Segmenter.load({ device: "abacus" }), "bad-input", /abacus/);
 });
 
-for (const [kind, code, pattern] of [
-  ["cut", "integrity", /safetensors/],
-  ["flip", "integrity", /safetensors/],
-  ["broken", "network", /safetensors/],
-  ["gone", "network", /404/],
-  ["html", "format", /manifest/],
-]) {
-  test(`damaged weights: ${kind}`, async () => {
-    const e = await fails(Segmenter.load({ weights: `/damage/${kind}/` }), code, pattern);
-    return { message: e.message };
-  });
+/** Calls f for each file of the weights, with an address at which it is damaged at a random place. */
+async function eachDamaged(kind, f) {
+  const cache = await weightCache();
+  const all = await filesOf();
+  for (const { file, size } of all) {
+    const damage = `${kind}/${file}/${1 + Math.floor(Math.random() * (size - 1))}`;
+    const kept = async () => (await cache.keys()).map((r) => r.url).filter((url) => url.includes(`/damage/${damage}/`));
+    try {
+      await f({ file, weights: `/damage/${damage}/`, say: (what) => fetch(`/${what}/${damage}`), others: all.map((o) => o.file).filter((o) => o !== file), kept });
+    } catch (e) {
+      throw new Error(`${damage}: ${e.message}`);
+    }
+    for (const url of await kept()) await cache.delete(url);
+  }
 }
 
+/** A pattern for a file's name. */
+const named = (file) => new RegExp(RegExp.escape?.(file) ?? file.replaceAll(".", "\\."));
+
+// transformers.js#1625
+for (const [kind, code] of [["cut", "integrity"], ["flip", "integrity"], ["gone", "network"]]) {
+  test(`damaged weights, each file: ${kind}`, () => eachDamaged(kind, async ({ file, weights, say, kept }) => {
+    const e = await fails(Segmenter.load({ weights }), code, named(file));
+    if (kind === "gone") check(/404/.test(e.message), e.message);
+    check(!(await kept()).some((url) => url.includes(`/${file}?`)), "what is damaged is not kept");
+    await say("heal");
+    await withOwn({ weights }, works);
+  }));
+}
+
+// transformers.js#1220
+test("a broken download goes on with what is missing, each file", () => eachDamaged("held", async ({ file, weights, say, others, kept }) => {
+  const loading = fails(Segmenter.load({ weights }), "network", named(file));
+  for (let there = []; !others.every((o) => there.some((url) => url.includes(o))); await pause(20)) there = await kept();
+  await say("break");
+  await loading;
+  await say("heal");
+  const asked = () => Promise.all(others.map((o) => counted("asked", weights + o)));
+  const before = await asked();
+  await withOwn({ weights }, works);
+  same(await asked(), before, `requests for ${others}`);
+}));
+
+// transformers.js#1220
+test("a connection that breaks goes on where it broke, each file", () => eachDamaged("dropped", async ({ file, weights }) => {
+  const seen = [];
+  await withOwn({ weights, onprogress: (p) => seen.push(p.loaded) }, works);
+  for (let i = 1; i < seen.length; i++) check(seen[i] >= seen[i - 1], `bytes only grow: ${seen}`);
+  same(await counted("asked", weights + file), 2, "requests: one for all, one for the rest");
+}));
+
+// imgly#160
+test("a page where the manifest should be", async () => {
+  const e = await fails(Segmenter.load({ weights: "/damage/html/" }), "format", /manifest/);
+  await works();
+  return { message: e.message };
+});
+
+// onnxruntime#19831, imgly#160
+test("a page where the engine should be", async () => {
+  const { Segmenter } = await packageOf("nowasmfile");
+  const e = await fails(Segmenter.load(), "format", /engine\.wasm is not WebAssembly/);
+  await works();
+  return { message: e.message };
+});
+
+
 test("hashes come from the browser, if it has them", async () => {
-  const misled = await import("/misled/pmp/index.js");
+  const misled = await packageOf("misled");
   const e = await misled.Segmenter.load({ cache: false }).catch((e) => e);
   same(e.code, "integrity", "code when the browser says that the files are others");
-  const { Segmenter: Own } = await import("/nohash/pmp/index.js");
-  const bad = await Own.load({ weights: "/damage/flip/" }).catch((e) => e);
+  const { Segmenter: Own } = await packageOf("nohash");
+  const [{ file }] = await filesOf();
+  const bad = await Own.load({ weights: `/damage/flip/${file}/100/` }).catch((e) => e);
   same(bad.code, "integrity", "code of a damaged file where the browser says nothing");
   (await Own.load({ cache: false })).close();
 });
 
+// transformers.js#378
 test("a policy that forbids WebAssembly", async () => {
   const { Segmenter, PMPError: Theirs } = await import("/nowasm/pmp/index.js");
   const e = await Segmenter.load().catch((e) => e);
@@ -196,6 +295,24 @@ test("without SIMD pure Go runs, and says why", async () => {
   same(e.code, "unsupported", "code when only SIMD will do");
 });
 
+/** Puts a value into IndexedDB and takes it out again. */
+async function throughDatabase(value) {
+  const done = (request) => new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
+  const opening = indexedDB.open("pmp-test");
+  opening.onupgradeneeded = () => opening.result.createObjectStore("weights");
+  const db = await done(opening);
+  const store = () => db.transaction("weights", "readwrite").objectStore("weights");
+  await done(store().put(value, "all"));
+  const back = await done(store().get("all"));
+  db.close();
+  await done(indexedDB.deleteDatabase("pmp-test"));
+  return back;
+}
+
+// transformers.js#991
 test("weights that the page has", async () => {
   const folder = new URL("../pmp/weights/", location.href);
   const manifest = await (await fetch(new URL("manifest.json", folder))).arrayBuffer();
@@ -203,7 +320,7 @@ test("weights that the page has", async () => {
   const files = await Promise.all(names.map(async (n) => new File([await blobOf(new URL(n, folder))], n)));
   const shards = Object.fromEntries(await Promise.all(files.map(async (f) => [f.name, new Uint8Array(await f.arrayBuffer())])));
   const want = await (await (await segmenter()).encode(PNG)).segment(["cat"]);
-  for (const weights of [{ manifest, shards }, { manifest: new Blob([manifest]), shards: files }, [...files, new File([manifest], "manifest.json")]]) {
+  for (const weights of [{ manifest, shards }, { manifest: new Blob([manifest]), shards: files }, [...files, new File([manifest], "manifest.json")], await throughDatabase({ manifest, shards })]) {
     const seen = [];
     await withOwn({ weights, onprogress: (p) => seen.push(p.stage) }, async (seg) => {
       const got = await (await seg.encode(PNG)).segment(["cat"]);
@@ -220,6 +337,7 @@ test("weights that the page has", async () => {
   for (const weights of [7, null, {}, { manifest }, { manifest: "text", shards }, ["text"]]) await fails(Segmenter.load({ weights }), "bad-input", /weights must be/);
 });
 
+// transformers.js#1182, wllama#83
 test("load can be stopped", async () => {
   await fails(Segmenter.load({ signal: AbortSignal.abort() }), "aborted");
   const controller = new AbortController();
@@ -230,11 +348,38 @@ test("load can be stopped", async () => {
   });
   const e = await fails(loading, "aborted");
   same(e.name, "AbortError", "name");
+  const shards = (await filesOf()).filter(({ file }) => file.endsWith(".safetensors"));
+  for (const { file } of shards) {
+    for (let i = 0; (await counted("ended", `/damage/slow/${file}`)) === 0; i++) {
+      check(i < 200, `the browser ended the download of ${file}`);
+      await pause(50);
+    }
+  }
+  await works();
+});
+
+// transformers.js#1182, wllama#83
+test("load stopped at any moment", async () => {
+  const start = performance.now();
+  await withOwn({ cache: false }, () => {});
+  const whole = performance.now() - start;
+  const outcomes = [];
+  for (let i = 0; i < 12; i++) {
+    const stop = new AbortController();
+    const at = Math.random() * whole;
+    setTimeout(() => stop.abort(), at);
+    const outcome = await Segmenter.load({ signal: stop.signal, cache: i % 2 === 0 }).then((seg) => (seg.close(), "done"), (e) => e.code ?? e.message);
+    outcomes.push([Math.round(at), outcome]);
+  }
+  check(outcomes.every(([, o]) => o === "done" || o === "aborted") && outcomes.some(([, o]) => o === "aborted"), `outcomes: ${outcomes.join(" ")}`);
+  await works();
+  return { outcomes };
 });
 
 // ---------------------------------------------------------------------------
 // Seeing
 
+// mediapipe#4501, mediapipe#5430: in every browser the masks are there.
 test("a PNG gives the command line's masks", async () => {
   const seg = await segmenter();
   const picture = await seg.encode(PNG);
@@ -435,7 +580,7 @@ test("a video is answered frame by frame, without a queue", async () => {
   try {
     await video.play();
     const open = seg.report().counts;
-    let n = 0, dropped = 0, width = 0;
+    let n = 0, dropped = 0;
     const words = [["cat"], ["dog", "cat"]];
     for await (const r of seg.video(video, () => words[n % 2])) {
       same(r.masks.map((m) => m.text), words[n % 2], "prompts of this frame");
@@ -443,11 +588,10 @@ test("a video is answered frame by frame, without a queue", async () => {
       check(n < 3 ? r.width === 451 : [451, 200].includes(r.width), `the frame's sides: ${r.width}×${r.height}`);
       check(typeof r.time === "number", "time");
       dropped += r.dropped;
-      width = r.width;
       if (++n === 3) Object.assign(canvas, { width: 200, height: 160 }); // and what was drawn is gone
       if (n === 3) context.drawImage(await createImageBitmap(await blobOf(PHOTO)), 0, 0, 200, 160);
-      if (n >= 4 && width === 200) break;
-      check(n < 100, "the new size is seen");
+      if (r.width === 200 && r.masks.at(-1).present) break;
+      check(n < 100, "the new size is seen, and the cat in it");
     }
     check(seg.report().counts.encode - open.encode === n, "one encoding an answer");
     const stop = new AbortController();
@@ -519,17 +663,21 @@ const card = ["card"];
 /** A network for smaller pictures, since cards made of software are slow. */
 const small = { weights: "/small/" };
 
-/** Asks the card of the worker that runs for something, see internal/browsertest. */
-async function theCard(say) {
-  const channel = new BroadcastChannel("card");
-  const done = new Promise((r) => (channel.onmessage = ({ data }) => data.done === say && r()));
+/** Asks a worker for something that internal/browsertest has put into it. */
+async function ask(name, say) {
+  const channel = new BroadcastChannel(name);
+  const done = new Promise((r) => (channel.onmessage = ({ data }) => data.done === say && r(data)));
   channel.postMessage({ say });
-  await done;
+  const answer = await done;
   channel.close();
+  return answer;
 }
+
+const theCard = (say) => ask("card", say);
 
 const reasonOf = (seg, device) => seg.report().reasons.find((r) => r.device === device)?.reason ?? "";
 
+// transformers.js#1604, transformers.js#1700: what the browser lacks is no error.
 test("without a card the processor runs, and the report says why", async () => {
   const seg = await segmenter();
   check(navigator.gpu ? /no graphics card/.test(reasonOf(seg, "webgpu")) : /WebGPU/.test(reasonOf(seg, "webgpu")), reasonOf(seg, "webgpu"));
@@ -595,8 +743,44 @@ test("more prompts than the card keeps maps of", async () => {
   picture.close();
 }, card);
 
-test("a card that is lost while it encodes", async () => {
+// transformers.js#860, transformers.js#1739 and mediapipe#6352: what a picture took on the card comes back with close.
+// transformers.js#796: pipelines are made before the first answer is there, never for one more picture.
+test("nothing grows on the card with pictures", async () => {
   (await onCard)?.close();
+  await withOwn({ ...small, device: "webgpu" }, async (seg) => {
+    const use = [];
+    for (let i = 0; i < 8; i++) {
+      const picture = await seg.encode(await strip());
+      await picture.segment([["cat", "dog"][i % 2]]);
+      (await picture.overlay("cat")).bitmap.close();
+      picture.close();
+      await picture.segment("cat").catch(() => {}); // close has been heard
+      const { pipelines, buffers, bytes } = await theCard("count");
+      use.push([pipelines, buffers, bytes]);
+    }
+    check(use[0].every((n) => n > 0), `it is counted: ${use[0]}`);
+    for (const u of use.slice(2)) same(u, use[1], "pipelines, buffers and bytes after a picture");
+  });
+}, card);
+
+// transformers.js#1576
+test("a card for several Segmenters, one after the other and at once", async () => {
+  const answer = async (seg) => {
+    const picture = await seg.encode(await strip());
+    const { masks: [mask] } = await picture.segment(["cat"], { threshold: 0.2 });
+    picture.close();
+    return mask.rle();
+  };
+  const options = { ...small, device: "webgpu" };
+  const first = await Segmenter.load(options), second = await Segmenter.load(options);
+  const want = await answer(first);
+  first.close();
+  same(await answer(second), want, "the mask of the other one");
+  second.close();
+  same(await withOwn(options, answer), want, "the mask of a third one");
+}, card);
+
+test("a card that is lost while it encodes", async () => {
   // A page that wants the card gets another one.
   await withOwn({ ...small, device: "webgpu" }, async (seg) => {
     const first = await seg.encode(await strip());
@@ -636,6 +820,7 @@ test("a card whose memory is full", async () => {
   });
 }, card);
 
+// xrblocks#483
 test("a card with the least that WebGPU promises", async () => {
   const { Segmenter } = await import("/smallcard/pmp/index.js");
   const seg = await Segmenter.load({ ...small, device: "webgpu" });
@@ -650,6 +835,7 @@ test("a card with the least that WebGPU promises", async () => {
   return { features: seg.report().features };
 }, card);
 
+// transformers.js#1604, imgly#129
 for (const [name, pattern] of [["nocard", /no graphics card/], ["hungcard", /did not answer/]]) {
   test(`no card: ${name}`, async () => {
     const { Segmenter } = await import(`/${name}/pmp/index.js`);
@@ -663,6 +849,7 @@ for (const [name, pattern] of [["nocard", /no graphics card/], ["hungcard", /did
   }, card);
 }
 
+// gpuweb#5291, nukebg#412: a card that is slower than the processor is not taken.
 test("a trial chooses, and is remembered", async () => {
   const { Segmenter } = await import("/realcard/pmp/index.js");
   await caches.delete("pmp-cards");
@@ -715,6 +902,7 @@ test("what is remembered of a card grows old", async () => {
 
 const isolated = ["isolated"];
 
+// onnxruntime#19148
 test("as many threads as the page may have", async () => {
   const { threads, reasons } = (await segmenter()).report();
   const why = reasons.find((r) => r.device === "threads")?.reason;
@@ -739,6 +927,16 @@ test("pictures from other hosts on an isolated page", async () => {
   img.src = other("cors");
   (await seg.encode(img)).close();
   await fails(seg.encode(other("strict")), "network", /CORS/);
+
+  // What may be shown but not read.
+  const tainted = new Image();
+  tainted.src = other("foreign");
+  await fails(seg.encode(tainted), "bad-input", /crossorigin/);
+  const canvas = document.createElement("canvas");
+  Object.assign(canvas, { width: tainted.width, height: tainted.height });
+  canvas.getContext("2d").drawImage(tainted, 0, 0);
+  await fails(seg.encode(canvas), "bad-input", /crossorigin/);
+  await works(seg);
 
   await import("../pmp/element.js");
   const element = document.createElement("pmp-segment");
@@ -859,11 +1057,25 @@ for (const [name, pattern] of [["nothreads", /did not start/], ["deafthreads", /
 // ---------------------------------------------------------------------------
 // What people do wrong
 
+/** A picture that is decoded to 0×0 pixels, and a file that says so. */
+async function nothings() {
+  const svg = new Image();
+  svg.src = "data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' width='0' height='0'/>";
+  const png = new Uint8Array(await (await fetch(PNG)).arrayBuffer());
+  png.fill(0, 16, 24); // its sides
+  return [svg, new Blob([png], { type: "image/png" })];
+}
+
+// mediapipe: a message that names the sides, "0x3"
 test("pictures that cannot be used", async () => {
   const seg = await segmenter();
   const empty = document.createElement("canvas");
-  empty.width = 0;
-  await fails(seg.encode(empty), "bad-input", /empty/);
+  for (const [width, height] of [[0, 3], [3, 0], [0, 0]]) {
+    Object.assign(empty, { width, height });
+    await fails(seg.encode(empty), "bad-input", new RegExp(`empty \\(${width}×${height}`));
+    await fails(seg.encode({ data: new Uint8Array(0), width, height }), "bad-input", new RegExp(`empty \\(${width}×${height}`));
+  }
+  for (const nothing of await nothings()) await fails(seg.encode(nothing), "bad-input");
   await fails(seg.encode(new Image()), "bad-input", /src/);
   await fails(seg.encode(document.createElement("video")), "bad-input", /video/);
   for (const odd of [null, undefined, 7, {}, [], document.body]) await fails(seg.encode(odd), "bad-input");
@@ -882,9 +1094,7 @@ test("pictures that cannot be used", async () => {
   const gone = await createImageBitmap(await blobOf(PHOTO));
   gone.close();
   await fails(seg.encode(gone), "bad-input");
-  const picture = await seg.encode(PHOTO); // and goes on working
-  await picture.segment(["cat"]);
-  picture.close();
+  await works(seg);
 });
 
 test("a corrupt JPEG gives an error or the picture as far as it goes", async () => {
@@ -939,6 +1149,7 @@ test("prompts that cannot be used", async () => {
 // ---------------------------------------------------------------------------
 // Stopping and closing
 
+// web-llm#499, transformers.js#1182
 test("encode and segment can be stopped", async () => {
   const seg = await segmenter();
   await fails(seg.encode(PHOTO, { signal: AbortSignal.abort() }), "aborted");
@@ -963,6 +1174,7 @@ test("encode and segment can be stopped", async () => {
   picture.close();
 });
 
+// transformers.js#1576
 test("close in any state", async () => {
   const seg = await Segmenter.load();
   const picture = await seg.encode(PHOTO);
@@ -982,6 +1194,7 @@ test("close in any state", async () => {
   let thrown = 0;
   try { new Segmenter(); } catch { thrown++; }
   same(thrown, 1, "a constructor that is not for the page throws");
+  await works();
 });
 
 /** The package as another mode of the server sends it: each has modules, and so a Segmenter, of its own. */
@@ -1008,17 +1221,67 @@ test("a worker that the browser ends", async () => {
   await expect(idle.encode(PHOTO));
   idle.close();
   const next = await Segmenter.load();
-  check((await (await next.encode(PHOTO)).segment(["cat"])).masks[0].present, "a new Segmenter works");
+  await works(next);
   next.close();
 });
 
 test("a disk without room", async () => {
   const { Segmenter } = await packageOf("full");
   const seg = await Segmenter.load();
-  check((await (await seg.encode(PHOTO)).segment(["cat"])).masks[0].present, "weights are used although they are not kept");
+  await works(seg); // weights are used although they are not kept
   seg.close();
 });
 
+test("a picture for which the kernels' memory has no room", async () => {
+  const { Segmenter } = await packageOf("nogrow");
+  const seg = await Segmenter.load();
+  if (seg.report().device === "scalar") throw new Skip("pure Go has one memory, see the next test");
+  const large = { data: new Uint8Array(4 * 3000 * 2000), width: 3000, height: 2000 };
+  const picture = await seg.encode(await strip());
+  const answer = async () => facts(await picture.segment(["cat"], { threshold: 0.2 }));
+  const want = await answer();
+  await ask("nogrow", "fill");
+  for (let i = 0; i < 3; i++) await fails(seg.encode(large), "out-of-memory", /memory/);
+  same(await answer(), want, "the open picture's mask");
+  await ask("nogrow", "free");
+  (await seg.encode(large)).close();
+  same(await answer(), want, "the open picture's mask");
+  await works(seg);
+  seg.close();
+});
+
+test("an engine whose memory is full", async () => {
+  const { Segmenter } = await packageOf("tight");
+  const seg = await Segmenter.load();
+  await works(seg);
+  const [width, height] = [6000, 5000]; // label maps have as many bytes
+  const outcome = await (async () => (await seg.encode({ data: new Uint8Array(4 * width * height), width, height })).segment(["cat"]))().catch((e) => e);
+  check(["device-lost", "out-of-memory"].includes(outcome.code) && /memory|smaller/.test(outcome.message), `an error: ${outcome.code} ${outcome.message}`);
+  if (outcome.code === "device-lost") await fails(seg.encode(PHOTO), "device-lost", /new Segmenter/);
+  seg.close();
+  const next = await Segmenter.load();
+  await works(next);
+  next.close();
+  return { message: outcome.message };
+});
+
+// onnxruntime#20876
+test("a service worker is told that it cannot have workers", async () => {
+  const registration = await navigator.serviceWorker?.register("service.js", { type: "module" }).catch((e) => e);
+  if (!registration?.installing) throw new Skip(`no service worker of modules: ${registration}`);
+  try {
+    const channel = new MessageChannel();
+    const answer = new Promise((r) => (channel.port1.onmessage = ({ data }) => r(data)));
+    registration.installing.postMessage("load", [channel.port2]);
+    const { code, message } = await answer;
+    same(code, "unsupported", "code");
+    check(/page or a worker/.test(message), message);
+  } finally {
+    await registration.unregister();
+  }
+});
+
+// mediapipe#5539, mediapipe#6352
 test("a thousand answers", async () => {
   await withOwn({}, async (seg) => {
     const image = await strip();
@@ -1038,28 +1301,30 @@ test("a thousand answers", async () => {
 test("a storm of aborts", async () => {
   const seg = await segmenter();
   const image = await strip();
-  const outcomes = await Promise.all(Array.from({ length: 60 }, async (_, i) => {
-    const stop = new AbortController();
-    setTimeout(() => stop.abort(), (i * 7) % 50);
-    try {
-      const picture = await seg.encode(image, { signal: stop.signal });
+  const ask = ["segment", "proposals", "overlay"];
+  for (let round = 0; round < 4; round++) {
+    const outcomes = await Promise.all(Array.from({ length: 60 }, async (_, i) => {
+      const stop = new AbortController();
+      setTimeout(() => stop.abort(), Math.random() * 60 * (round + 1));
       try {
-        await picture.segment(["cat"], { signal: stop.signal });
-      } finally {
-        picture.close();
+        const picture = await seg.encode(image, { signal: stop.signal });
+        try {
+          await picture[ask[i % 3]](["cat"], { signal: stop.signal });
+        } finally {
+          picture.close();
+        }
+        return "done";
+      } catch (e) {
+        return e.code ?? e.message;
       }
-      return "done";
-    } catch (e) {
-      return e.code;
-    }
-  }));
-  check(outcomes.every((o) => o === "done" || o === "aborted"), `outcomes: ${[...new Set(outcomes)]}`);
-  check(outcomes.filter((o) => o === "aborted").length > 10, "many were stopped");
-  const picture = await seg.encode(image);
-  same((await picture.segment(["cat"])).masks.length, 1, "and it goes on working");
-  picture.close();
+    }));
+    check(outcomes.every((o) => o === "done" || o === "aborted"), `outcomes: ${[...new Set(outcomes)]}`);
+    check(outcomes.filter((o) => o === "aborted").length > 10, "many were stopped");
+    await works(seg);
+  }
 });
 
+// transformers.js#953, transformers.js#1242
 test("memory does not grow with pictures", async () => {
   await withOwn({}, async (seg) => {
     const use = [];
@@ -1291,6 +1556,8 @@ test("the demo page", async () => {
   return { shift };
 });
 
+// transformers.js#774, onnxruntime#19708, lion-reader#1287: neither blob: workers nor made-up functions. What breaks the
+// policy within a worker the browser tells the server (internal/browsertest).
 test("nothing broke the Content-Security-Policy", () => same(violations, [], "violations"), everywhere);
 
 // ---------------------------------------------------------------------------
