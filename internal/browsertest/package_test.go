@@ -37,7 +37,7 @@ func app(t *testing.T) string {
 	to := filepath.Join(dir, "node_modules/pmp-segment")
 	mkdir(t, to)
 	run(t, dir, "tar", "xzf", strings.TrimSpace(string(out)), "-C", to, "--strip-components", "1")
-	for _, f := range []string{"main.js", "node.js"} {
+	for _, f := range []string{"app.js", "classic.js", "inside.js", "main.js", "node.js"} {
 		copyFile(t, filepath.Join(root, "js/test/package", f), filepath.Join(dir, f))
 	}
 	write(t, filepath.Join(dir, "package.json"), `{"type": "module", "private": true}`)
@@ -141,7 +141,10 @@ func TestTypes(t *testing.T) {
 
 const plainHTML = `<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>App</title>`
 
-// TestPackage builds the app in every way and opens it.
+// TestPackage builds the app in every way and opens it, on pages that are cross-origin isolated and on others. There the
+// app runs in the page and in a module worker: mediapipe#5257, mediapipe#5479, mediapipe#5527. In node_modules there is
+// nothing but the package: imgly#164. Bundlers find its worker, its threads and its engine: onnxruntime#20978,
+// onnxruntime#22010, onnxruntime#22113, onnxruntime#22196.
 func TestPackage(t *testing.T) {
 	if _, err := chromium.path(); err != nil {
 		if needed {
@@ -162,22 +165,29 @@ func TestPackage(t *testing.T) {
 			if !finished {
 				t.Fatalf("no end\n%s\n%s", s.log(), printed)
 			}
+			for _, v := range s.violated {
+				t.Error("the policy was violated: ", v)
+			}
 			for _, r := range s.results {
 				switch {
 				case r.Error != "":
-					t.Error(r.Error)
+					t.Errorf("%s: %s", r.Test, r.Error)
 				case len(r.Data) > 0:
 					checkData(t, s, r.Data)
 				}
 			}
 		})
 	}
-	open := func(name string, b browser, mode string, build func(t *testing.T, dist string, s *testServer)) {
-		at(name, b, func(t *testing.T, dist string, s *testServer) string {
-			build(t, dist, s)
-			return "/" + mode + "/test/index.html"
-		})
+	// open does so on pages of two kinds, where only those of the second are isolated.
+	open := func(name string, b browser, modes [2]string, build func(t *testing.T, dist string, s *testServer)) {
+		for _, mode := range modes {
+			at(name+", "+mode, b, func(t *testing.T, dist string, s *testServer) string {
+				build(t, dist, s)
+				return "/" + mode + "/test/index.html"
+			})
+		}
 	}
+	plain, strict := [2]string{"cors", "isolated"}, [2]string{"strict", "both"}
 	packed := filepath.Join(dir, "node_modules/pmp-segment")
 	link := func(t *testing.T, from, to string) {
 		t.Helper()
@@ -186,20 +196,28 @@ func TestPackage(t *testing.T) {
 		}
 	}
 
-	importMap := func(address string) string {
-		return plainHTML + `<script type="importmap">{"imports": {"pmp-segment": "` + address + `"}}</script><script type="module" src="main.js"></script>`
+	// unbundled makes a page that takes the package from an address. Import maps do not count in workers.
+	unbundled := func(t *testing.T, dist, address string) {
+		for _, f := range []string{"app.js", "classic.js", "main.js"} {
+			copyFile(t, filepath.Join(dir, f), filepath.Join(dist, f))
+		}
+		inside, err := os.ReadFile(filepath.Join(dir, "inside.js"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(dist, "inside.js"), strings.Replace(string(inside), "pmp-segment", address, 1))
+		write(t, filepath.Join(dist, "index.html"), plainHTML+`<script type="importmap">{"imports": {"pmp-segment": "`+address+`"}}</script>
+<script src="classic.js" data-from="`+address+`"></script><script type="module" src="main.js"></script>`)
 	}
 	for _, b := range []browser{chromium, firefox} {
-		open("no bundler, import map, "+b.name, b, "cors", func(t *testing.T, dist string, s *testServer) {
+		// On the isolated page everything that is no script comes as text/html: onnxruntime#19829.
+		open("no bundler, import map, "+b.name, b, plain, func(t *testing.T, dist string, s *testServer) {
 			link(t, packed, filepath.Join(dist, "lib"))
-			copyFile(t, filepath.Join(dir, "main.js"), filepath.Join(dist, "main.js"))
-			write(t, filepath.Join(dist, "index.html"), importMap("./lib/index.js"))
+			unbundled(t, dist, "./lib/index.js")
 		})
 		// A page of one host that takes the package from another, which allows that by CORS.
-		open("from a CDN, "+b.name, b, "cors", func(t *testing.T, dist string, s *testServer) {
-			copyFile(t, filepath.Join(dir, "main.js"), filepath.Join(dist, "main.js"))
-			cdn := strings.Replace(s.URL, "127.0.0.1", "localhost", 1) + "/cors/pmp/index.js"
-			write(t, filepath.Join(dist, "index.html"), importMap(cdn))
+		open("from a CDN, "+b.name, b, plain, func(t *testing.T, dist string, s *testServer) {
+			unbundled(t, dist, strings.Replace(s.URL, "127.0.0.1", "localhost", 1)+"/cors/pmp/index.js")
 		})
 	}
 
@@ -220,7 +238,9 @@ func TestPackage(t *testing.T) {
 		}
 		mkdir(t, filepath.Join(src, "public"))
 		link(t, filepath.Join(packed, "weights"), filepath.Join(src, "public/weights"))
-		copyFile(t, filepath.Join(dir, "main.js"), filepath.Join(src, "main.js"))
+		for _, f := range []string{"app.js", "inside.js", "main.js"} {
+			copyFile(t, filepath.Join(dir, f), filepath.Join(src, f))
+		}
 		page(t, filepath.Join(src, "index.html"), "./main.js", "weights/")
 		return src
 	}
@@ -229,11 +249,11 @@ func TestPackage(t *testing.T) {
 		write(t, filepath.Join(src, "vite.config.js"), `export default { server: { proxy: { "/report": "`+s.URL+`", "/strict": "`+s.URL+`" } } }`)
 		return started(t, src, bin("vite"), "--port", "0")
 	})
-	open("Vite", chromium, "strict", func(t *testing.T, dist string, s *testServer) {
+	open("Vite", chromium, strict, func(t *testing.T, dist string, s *testServer) {
 		src := vite(t)
 		run(t, dir, bin("vite"), "build", src, "--base", "./", "--outDir", dist, "--emptyOutDir", "--logLevel", "error")
 	})
-	open("webpack", chromium, "strict", func(t *testing.T, dist string, s *testServer) {
+	open("webpack", chromium, strict, func(t *testing.T, dist string, s *testServer) {
 		link(t, filepath.Join(packed, "weights"), filepath.Join(dist, "weights"))
 		page(t, filepath.Join(dist, "index.html"), "main.js", "weights/")
 		run(t, dir, bin("webpack"), "--mode", "production", "--entry", "./main.js", "--output-path", dist)
@@ -241,13 +261,14 @@ func TestPackage(t *testing.T) {
 	// These two leave the addresses of workers as they are, so the package's files are copied beside the bundle.
 	for name, bundle := range map[string]func(t *testing.T, dist string){
 		"esbuild": func(t *testing.T, dist string) {
-			run(t, dir, bin("esbuild"), "main.js", "--bundle", "--format=esm", "--minify", "--outfile="+dist+"/main.js", "--log-level=warning")
+			// Frameworks that also render on a server resolve as Node does: onnxruntime#21811.
+			run(t, dir, bin("esbuild"), "main.js", "inside.js", "--bundle", "--format=esm", "--minify", "--conditions=node", "--outdir="+dist, "--log-level=warning")
 		},
 		"Rollup": func(t *testing.T, dist string) {
-			run(t, dir, bin("rollup"), "main.js", "--format", "es", "--file", dist+"/main.js", "--plugin", filepath.Join(tools, "node_modules/@rollup/plugin-node-resolve/dist/es/index.js"), "--silent")
+			run(t, dir, bin("rollup"), "main.js", "inside.js", "--format", "es", "--dir", dist, "--plugin", filepath.Join(tools, "node_modules/@rollup/plugin-node-resolve/dist/es/index.js"), "--silent")
 		},
 	} {
-		open(name, chromium, "strict", func(t *testing.T, dist string, s *testServer) {
+		open(name, chromium, strict, func(t *testing.T, dist string, s *testServer) {
 			link(t, packed, dist)
 			bundle(t, dist)
 			page(t, filepath.Join(dist, "index.html"), "main.js", "")
