@@ -7,9 +7,10 @@ import { Segmenter, PMPError } from "./index.js";
 
 const COLOURS = [[255, 92, 92], [64, 156, 255], [255, 196, 0], [46, 204, 143], [186, 104, 255], [255, 140, 66], [0, 201, 219], [255, 105, 180]];
 
-// A sheet made here, unlike a <style> element, is allowed under style-src 'self'.
-const sheet = new CSSStyleSheet();
-sheet.replaceSync(`
+// A sheet made here, unlike a <style> element, is allowed under style-src 'self'. A server that renders a page, and so
+// imports this file, has neither sheets nor elements.
+const sheet = globalThis.CSSStyleSheet && new CSSStyleSheet();
+sheet?.replaceSync(`
   :host { display: inline-block; max-width: 100%; }
   .stage { position: relative; display: block; }
   img { display: block; max-width: 100%; height: auto; }
@@ -38,7 +39,7 @@ function segmenter(element) {
   return entry;
 }
 
-export class PMPSegmentElement extends HTMLElement {
+export class PMPSegmentElement extends (globalThis.HTMLElement ?? Object) {
   static observedAttributes = ["src", "prompts", "threshold", "alt"];
   #image = document.createElement("img");
   #canvas = document.createElement("canvas");
@@ -199,4 +200,4 @@ export class PMPSegmentElement extends HTMLElement {
   }
 }
 
-customElements.define("pmp-segment", PMPSegmentElement);
+globalThis.customElements?.define("pmp-segment", PMPSegmentElement);

@@ -8,7 +8,7 @@ import (
 	"github.com/pmp-seg/pmp/internal/serve"
 )
 
-// TestOffline opens the page, ends its server, and opens it again.
+// TestOffline opens the page, ends its server, and opens it again: transformers.js#992.
 func TestOffline(t *testing.T) {
 	s := httptest.NewServer(serve.Handler(site(t), false))
 	defer s.Close()

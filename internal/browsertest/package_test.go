@@ -142,7 +142,7 @@ func TestTypes(t *testing.T) {
 const plainHTML = `<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>App</title>`
 
 // TestPackage builds the app in every way and opens it, on pages that are cross-origin isolated and on others. There the
-// app runs in the page and in a module worker: mediapipe#5257, mediapipe#5479, mediapipe#5527. In node_modules there is
+// app runs in the page and in a module worker: mediapipe#5257, mediapipe#5479, mediapipe#5527, mediapipe-samples#174. In node_modules there is
 // nothing but the package: imgly#164. Bundlers find its worker, its threads and its engine: onnxruntime#20978,
 // onnxruntime#22010, onnxruntime#22113, onnxruntime#22196.
 func TestPackage(t *testing.T) {

@@ -1324,7 +1324,7 @@ test("a storm of aborts", async () => {
   }
 });
 
-// transformers.js#953, transformers.js#1242
+// transformers.js#1242
 test("memory does not grow with pictures", async () => {
   await withOwn({}, async (seg) => {
     const use = [];

@@ -30,5 +30,7 @@ console.log(JSON.stringify({
     masks: masks.map((m) => ({ text: m.text, score: m.score, present: m.present, area: m.area, bbox: m.bbox, rle: m.rle() })),
   },
 }));
+// A server that renders pages imports the element's file, too: onnxruntime#21811.
+await import("pmp-segment/element");
 // A program ends by itself, although this model is not closed.
 await Segmenter.load({ threads: 1 });
