@@ -271,8 +271,8 @@ run_tests() {
 			env PMP_NEED_BROWSERS=1 go test -count=1 -timeout 15m -run "$b" ./internal/browsertest
 	done
 	step "package packed, page offline"
-	tests "Run it alone: go test -v -run 'Node|Types|Package|Docs|Offline' ./internal/browsertest" \
-		env PMP_NEED_BROWSERS=1 go test -count=1 -timeout 30m -run 'TestNode|TestTypes|TestPackage|TestDocs|TestOffline' ./internal/browsertest
+	tests "Run it alone: go test -v -run 'Node|Types|Package|Docs|Complaints|Offline' ./internal/browsertest" \
+		env PMP_NEED_BROWSERS=1 go test -count=1 -timeout 30m -run 'TestNode|TestTypes|TestPackage|TestDocs|TestComplaints|TestOffline' ./internal/browsertest
 	step "WebGPU on a software card"
 	tests "Run it alone: go test -v -run WebGPU ./internal/browsertest (PMP_ONLY=word runs some of its tests)" \
 		env PMP_NEED_BROWSERS=1 go test -count=1 -timeout 40m -run WebGPU ./internal/browsertest

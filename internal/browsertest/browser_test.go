@@ -22,13 +22,13 @@ type browser struct {
 	slow     bool
 }
 
-// patience is how long the whole suite may take in the browser. It takes about a minute on two
+// patience is how long the whole suite may take in the browser. It takes about two minutes on two
 // cores; a busy machine needs more, and so does a graphics card made of software.
 func (b browser) patience() time.Duration {
 	if b.slow {
 		return 16 * time.Minute
 	}
-	return 8 * time.Minute
+	return 10 * time.Minute
 }
 
 var chromium = browser{

@@ -765,7 +765,7 @@ test("a card for several Segmenters, one after the other and at once", async () 
 test("nothing grows on the card with pictures", async () => {
   await withOwn({ ...small, device: "webgpu" }, async (seg) => {
     const use = [];
-    for (let i = 0; i < 8; i++) {
+    for (let i = 0; i < 5; i++) {
       const picture = await seg.encode(await strip());
       await picture.segment([["cat", "dog"][i % 2]]);
       (await picture.overlay("cat")).bitmap.close();
