@@ -494,13 +494,13 @@ async function getFile(file, base, store, signal, tell) {
   checkAborted(signal);
   let address;
   try {
-    address = await add(file, await fetched(file, url, { signal }, tell), signal);
+    address = await add(file, await getWhole(file, url, { signal }, tell), signal);
   } catch (e) {
     if (!["integrity", "network"].includes(e.code)) throw e;
     checkAborted(signal);
     // What lies in the browser's HTTP cache may be damaged or old: ask the host itself, once.
     tell(0);
-    address = await add(file, await fetched(file, url, { signal, cache: "reload" }, tell), signal);
+    address = await add(file, await getWhole(file, url, { signal, cache: "reload" }, tell), signal);
   }
   await store?.put(key, new Response(new Uint8Array(engineMemory.buffer, address, file.size))).catch(() => {}); // a full disk is no reason to fail
 }
@@ -515,7 +515,7 @@ async function add(file, address, signal) {
 }
 
 /** Gets a file from its host. Where a connection breaks the next one goes on, as long as each brings something. */
-async function fetched(file, url, options, tell) {
+async function getWhole(file, url, options, tell) {
   for (let at = 0; ; ) {
     const response = await get(url, at ? { ...options, headers: { range: `bytes=${at}-` } } : options);
     try {

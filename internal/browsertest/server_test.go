@@ -439,7 +439,7 @@ func (s *testServer) damage(w http.ResponseWriter, r *http.Request, rest string)
 		w.Header().Set("Content-Length", strconv.Itoa(len(data)))
 		w.Write(data[:at])
 		w.(http.Flusher).Flush()
-		time.Sleep(20 * time.Millisecond) // so that what was written arrives
+		time.Sleep(300 * time.Millisecond) // a browser forgets what arrived but was not read yet
 		for kind == "held" && r.Context().Err() == nil && !s.was("break", rest) {
 			time.Sleep(20 * time.Millisecond)
 		}
