@@ -88,7 +88,7 @@ func TestDocsLinks(t *testing.T) {
 // TestDocsCommands looks for the scripts and tests that the documents' commands name. cmd/pmp runs those of pmp itself.
 func TestDocsCommands(t *testing.T) {
 	line := regexp.MustCompile(`(?m)^    (?:[A-Z_]+=\S+ )*(\./\w+\.sh|go test)(.*)`)
-	pattern := regexp.MustCompile(`-run (?:'([^']*)'|(\S+))`)
+	pattern := regexp.MustCompile(`-(?:run|fuzz) (?:'([^']*)'|(\S+))`)
 	found := 0
 	for _, name := range documents(t) {
 		for _, m := range line.FindAllStringSubmatch(readDocument(t, name), -1) {
@@ -109,13 +109,14 @@ func TestDocsCommands(t *testing.T) {
 				}
 				continue
 			}
-			run, at := pattern.FindStringSubmatch(m[2]), regexp.MustCompile(`\./\w\S*`).FindString(m[2])
-			if run == nil || at == "" {
+			runs, at := pattern.FindAllStringSubmatch(m[2], -1), regexp.MustCompile(`\./\w\S*`).FindString(m[2])
+			if runs == nil || at == "" {
 				continue
 			}
+			run := runs[len(runs)-1]
 			cmd := exec.Command("go", "test", "-list", run[1]+run[2], at)
 			cmd.Dir = root
-			if out, err := cmd.CombinedOutput(); err != nil || !strings.HasPrefix(string(out), "Test") {
+			if out, err := cmd.CombinedOutput(); err != nil || !regexp.MustCompile("^(Test|Fuzz)").Match(out) {
 				t.Errorf("%s: go test%s: %v\n%s", name, m[2], err, out)
 			}
 		}
