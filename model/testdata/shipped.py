@@ -62,12 +62,13 @@ def main():
         parts = [s.strip() for s in p.split(",")]
         groups.append(list(range(len(phrases), len(phrases) + len(parts))))
         phrases += parts
-    e = torch.cat([encoder(torch.tensor([tokenizer.encode(p).ids])) for p in phrases])
+    embed = lambda phrases: torch.cat([encoder(torch.tensor([tokenizer.encode(p).ids])) for p in phrases])
+    e, common = embed(phrases), embed(config["contrast"]["names"])
 
     x, _, _ = make.prepared(make.picture("wide", 150, 100), config["size"])
     encoded = network.encode(x)
     out = {k: v[0] for k, v in network.segment(encoded, e[None]).items()}
-    answer = network.answer(out, e, groups)
+    answer = network.answer(out, e, groups, network.contrast(*network.beside(encoded, e, common), groups))
     for name in ("head", "P32", "P16", "P8", "M4", "M32"):
         make.sampled(name, make.rows(encoded[name]))
     for name, v in {"E": e, "pooled": out["pooled"], "e": out["e"], "masks": out["masks"].sigmoid().flatten(1),

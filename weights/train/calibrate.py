@@ -193,7 +193,7 @@ def calibrate(network, embeddings, index, common, data_dir, per_source=45, unsee
     s["theta"] = best("theta", (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65), there)[1]
     network.config.update(s)
     for r in requests:
-        r.contrast = r.evidence(s)[0] if r.beside is None else network.contrast(*r.beside, len(r.numbers))
+        r.contrast = r.evidence(s)[0] if r.beside is None else network.contrast(*r.beside, [[i] for i in range(len(r.numbers))])
     s["presence"] = fit_presence(requests, s)
     config = {**network.config, **s}
     right = {"present": [], "absent": []}

@@ -572,11 +572,12 @@ class Network(nn.Module):
         everything = torch.cat((embeddings, common))
         return {k: v[0] for k, v in self.decoder(encoded, everything[None])[-1].items()}, everything
 
-    def contrast(self, out, everything, prompts):
-        """The best query's P of each prompt in what beside returned. An absent name that wins where it is asked for alone loses
-        against common names that are there."""
-        z = torch.cat((self.logits(out, everything)[0], out["v"][:, None]), 1)
-        return z.softmax(-1)[:, :prompts].amax(0)
+    def contrast(self, out, everything, groups):
+        """The best query's P of each prompt in what beside returned; groups as for answer. An absent name that wins where it is
+        asked for alone loses against common names that are there."""
+        z = self.logits(out, everything)[0]
+        z = torch.cat((*(z[:, g].amax(-1, keepdim=True) for g in groups), z[:, groups[-1][-1] + 1:], out["v"][:, None]), 1)
+        return z.softmax(-1)[:, :len(groups)].amax(0)
 
 
 def peaks(s):
