@@ -37,9 +37,11 @@ type TextConfig struct {
 // Presence maps what the network says of a prompt to the score that a
 // person reads: logistic regression on the logits of the best query's
 // probability and of the map's peak, on the logarithm of the number of
-// prompts, and on the logit of the best query's probability beside Contrast.
+// prompts, on the logit of the best query's probability beside Contrast, and on
+// the second stage's share, since names that were never trained get smaller
+// probabilities where they are right.
 type Presence struct {
-	Bias, Logit, Peak, Prompts, Contrast float32
+	Bias, Logit, Peak, Prompts, Contrast, Share float32
 }
 
 // Contrast holds common names that a picture is also asked for beside the

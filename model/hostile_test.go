@@ -32,7 +32,7 @@ func newWeightFiles(t testing.TB) weightFiles {
 		newTestModel(t, c, source, scalar.New())
 		config, err := json.Marshal(map[string]any{"d": c.D, "dm": c.DM, "heads": c.Heads, "queries": c.Queries, "layers": c.Layers, "size": c.Size,
 			"pmp": c.PMP, "alpha": c.Alpha, "beta": c.Beta, "kappa": c.Kappa, "b0": c.B0, "seen_hi": c.SeenHi, "seen_lo": c.SeenLo, "theta": c.Theta,
-			"templates": c.Templates, "presence": map[string]any{"bias": -5, "logit": 0.8, "peak": 0.4, "prompts": -0.2, "contrast": 0.1},
+			"templates": c.Templates, "presence": map[string]any{"bias": -5, "logit": 0.8, "peak": 0.4, "prompts": -0.2, "contrast": 0.1, "share": 2},
 			"contrast": map[string]any{"names": []string{"sky", "road"}, "below": 0.9, "most": 2},
 			"text":     map[string]any{"layers": c.Text.Layers, "heads": c.Text.Heads, "max_tokens": c.Text.MaxTokens}})
 		must(t, err)

@@ -36,7 +36,7 @@ func asked(t testing.TB, p *Picture, s segment, prompts []string) answer {
 	must(t, p.session.Read(p.reply.class, kernel.Bytes(class)))
 	for i := range prompts {
 		a.maps = append(a.maps, maps[i*cells:(i+1)*cells])
-		a.scores = append(a.scores, p.model.Config.Presence.score(slices.Max(class[i*q:(i+1)*q]), peaks[i], 0.5, len(prompts)))
+		a.scores = append(a.scores, p.model.Config.Presence.score(slices.Max(class[i*q:(i+1)*q]), peaks[i], 0.5, 0, len(prompts)))
 	}
 	a.masks = proposalsOf(t, p)
 	return a
@@ -535,6 +535,32 @@ func TestUnguided(t *testing.T) {
 		}
 		if len(other.Named) != m.decoder.q || !slices.ContainsFunc(other.Named, func(n Named) bool { return n.Prompt > 0 }) {
 			t.Errorf("three prompts name %d proposals, all the same", len(other.Named))
+		}
+	})
+}
+
+// A prompt's score counts the share of that of its phrases which is nearest to
+// a trained name.
+func TestPresenceShare(t *testing.T) {
+	onDevices(t, func(t *testing.T, m *Model) {
+		p := lawPicture(t, m)
+		ask := func(weight float32) *Result {
+			m.Config.Presence.Share = weight
+			defer func() { m.Config.Presence.Share = 0 }()
+			r, err := p.Segment([]string{"dog", "sofa, couch"}, Options{})
+			must(t, err)
+			return r
+		}
+		phrases, _, err := m.prompts([]string{"dog", "sofa, couch"})
+		must(t, err)
+		shares := []float32{phrases[0].share, min(phrases[1].share, phrases[2].share)}
+		if phrases[1].share == phrases[2].share {
+			t.Fatal("both phrases of a prompt have one share")
+		}
+		plain, weighed := ask(0), ask(2)
+		for i, a := range plain.Prompts {
+			odds := float64(a.Score/(1-a.Score)) * math.Exp(2*float64(shares[i]))
+			near(t, "score", []float32{weighed.Prompts[i].Score}, []float32{float32(odds / (1 + odds))})
 		}
 	})
 }

@@ -422,6 +422,10 @@ func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 	if presence == 0 {
 		presence = 0.5
 	}
+	shares := slices.Repeat([]float32{max(m.Config.Alpha, m.Config.Beta)}, len(prompts))
+	for i, ph := range phrases {
+		shares[owner[i]] = min(shares[owner[i]], ph.share)
+	}
 	r.Named = make([]Named, m.decoder.q)
 	for t, text := range prompts {
 		for q, x := range class[t*m.decoder.q : (t+1)*m.decoder.q] {
@@ -429,7 +433,7 @@ func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 				r.Named[q] = Named{t, x}
 			}
 		}
-		score := m.Config.Presence.score(p.best(class, t), peaks[t], p.best(beside, t), len(prompts))
+		score := m.Config.Presence.score(p.best(class, t), peaks[t], p.best(beside, t), shares[t], len(prompts))
 		r.Prompts = append(r.Prompts, Answer{Text: text, Score: score, Present: score >= presence})
 	}
 	return r, nil
@@ -591,13 +595,13 @@ func (r *Result) Release() {
 	}
 }
 
-func (s Presence) score(best, peak, beside float32, prompts int) float32 {
+func (s Presence) score(best, peak, beside, share float32, prompts int) float32 {
 	logit := func(p float32) float64 {
 		x := min(max(float64(p), 1e-6), 1-1e-6)
 		return math.Log(x / (1 - x))
 	}
 	z := float64(s.Bias) + float64(s.Logit)*logit(best) + float64(s.Peak)*logit(peak) + float64(s.Prompts)*math.Log(float64(prompts)) +
-		float64(s.Contrast)*logit(beside)
+		float64(s.Contrast)*logit(beside) + float64(s.Share)*float64(share)
 	return float32(1 / (1 + math.Exp(-z)))
 }
 

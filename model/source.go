@@ -67,6 +67,9 @@ func readConfig(m *weights.Manifest) (Config, error) {
 	}
 	p := f.Fields("presence")
 	c.Presence = Presence{Bias: float32(p.Float("bias")), Logit: float32(p.Float("logit")), Peak: float32(p.Float("peak")), Prompts: float32(p.Float("prompts"))}
+	if p.Has("share") {
+		c.Presence.Share = float32(p.Float("share"))
+	}
 	if f.Has("contrast") {
 		t := f.Fields("contrast")
 		c.Contrast = Contrast{Names: t.Texts("names"), Below: float32(t.Float("below")), Most: t.Int("most")}

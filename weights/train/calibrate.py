@@ -111,6 +111,37 @@ def collect(network, embeddings, index, classes, photos, common, unseen=()):
     return requests
 
 
+@torch.no_grad()
+def collect_new(network, embeddings, asks, common):
+    """Requests of one name alone for names that were never trained with masks. asks: (picture, index of the name in embeddings, is
+    it there)."""
+    requests = []
+    for picture, which, there in asks:
+        encoded = network.encode(read_pixels(picture, network.config["size"]))
+        e = embeddings[[which]]
+        out = {k: v[0] for k, v in network.segment(encoded, e[None]).items()}
+        labels = torch.full((1, 1), 1 if there else data.IGNORE)
+        requests.append(Request("new", out, network.stage2.similarity(out["pooled"], e), torch.zeros(1),
+                                network.beside(encoded, e, common), [1], labels, False))
+        requests[-1].w = network.stage2.weights(e, network.config)
+    return requests
+
+
+def ask_for_new(data_dir, others, imagenet, new, count=120):
+    """What collect_new asks: photos of ImageNet's classes with new names [indices] for their own name and for another, and others,
+    which are (picture, embeddings of what is there), for one of these names. Names near what is there are no absent ones."""
+    rng = np.random.default_rng(2)
+    pictures = sorted((Path(data_dir) / "imagenet1000/images").iterdir())
+    asks = []
+    for i in rng.permutation(new)[:count].tolist():
+        asks.append((pictures[i], i, True))
+        others.append((pictures[i], imagenet[[i]]))
+    for picture, there in others:
+        near = (imagenet[new] @ there.T).amax(1) if len(there) else torch.zeros(len(new))
+        asks.append((picture, int(rng.choice([j for j, c in zip(new, near.tolist()) if c < 0.6])), False))
+    return asks
+
+
 def score(requests, s, w=None):
     """Mean over the kinds of request of the mean IoU (for absent names, of the share left empty)."""
     kinds = {}
@@ -121,21 +152,21 @@ def score(requests, s, w=None):
 
 
 def fit_presence(requests, s):
-    """Logistic regression of "is in the picture" on the logits of what presence_score looks at, and on the number of prompts."""
-    rows, truth, weight = [], [], []
+    """Logistic regression of "is in the picture" on what presence_score looks at."""
+    rows, truth, weight, kinds = [], [], [], []
     for r in requests:
         if r.kind == "present":
             continue
         n = len(r.numbers)
         prompts = torch.full((n,), math.log(n))
-        rows.append(torch.stack((torch.ones(n), *(logit(x) for x in r.evidence(s)), prompts, logit(r.contrast)), 1))
+        rows.append(torch.stack((torch.ones(n), *(logit(x) for x in r.evidence(s)), prompts, logit(r.contrast), r.w), 1))
         truth += r.present.tolist()
         weight += [1.0 / n] * n
+        kinds += [r.kind if r.kind == "new" else "one" if n == 1 else "many"] * n
     x, y, weight = torch.cat(rows).double(), torch.tensor(truth).double(), torch.tensor(weight, dtype=torch.float64)
-    single = x[:, 3] == 0
-    for group in (single, ~single):                                       # present and absent weigh alike in each kind
+    for kind in set(kinds):                                               # present and absent weigh alike in each kind
         for value in (0, 1):
-            chosen = group & (y == value)
+            chosen = torch.tensor([k == kind for k in kinds]) & (y == value)
             weight[chosen] /= weight[chosen].sum()
     p = torch.zeros(x.shape[1], dtype=torch.float64)
     for _ in range(50):                                                   # Newton's method
@@ -143,7 +174,7 @@ def fit_presence(requests, s):
         gradient = x.T @ (weight * (q - y)) + 1e-4 * p
         hessian = x.T @ (x * (weight * q * (1 - q))[:, None]) + 1e-4 * torch.eye(len(p))
         p = p - torch.linalg.solve(hessian, gradient)
-    return dict(zip(("bias", "logit", "peak", "prompts", "contrast"), p.tolist()))
+    return dict(zip(("bias", "logit", "peak", "prompts", "contrast", "share"), p.tolist()))
 
 
 def calibration_photos(data_dir, classes, splits, per_source):
@@ -152,9 +183,10 @@ def calibration_photos(data_dir, classes, splits, per_source):
     return [p for source in ("coco", "things", "voc", "animals", "clothing") for p in [q for q in kept if q.source == source][:per_source]]
 
 
-def calibrate(network, embeddings, index, common, data_dir, per_source=45, unseen=False):
-    """Fits theta, kappa, b0, alpha and the presence score; returns the entries of config.json. common: see collect; unseen: as if
-    the names of data.unseen_names and their photos were not there."""
+def calibrate(network, embeddings, index, common, imagenet, masked, data_dir, per_source=45, unseen=False):
+    """Fits theta, kappa, b0, alpha and the presence score; returns the entries of config.json. common: see collect; imagenet:
+    embeddings of ImageNet's names [1000,embed], of which those in masked were trained with masks; unseen: as if the names of
+    data.unseen_names and their photos were not there."""
     classes = data.load_classes(data_dir)
     splits = json.loads((Path(data_dir) / "splits.json").read_text())
     photos = calibration_photos(data_dir, classes, splits, per_source)
@@ -192,14 +224,18 @@ def calibrate(network, embeddings, index, common, data_dir, per_source=45, unsee
         r.w[:] = best_alpha
     s["theta"] = best("theta", (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65), there)[1]
     network.config.update(s)
+    shares = network.stage2.weights(imagenet, network.config)
+    new = [i for i, share in enumerate(shares.tolist()) if i not in masked and share > (s["alpha"] + s["beta"]) / 2]
+    there = lambda photo: [index[classes.names[c][0]] for c in np.unique(photo.labels()).tolist() if c in classes.names]
+    requests += collect_new(network, imagenet, ask_for_new(data_dir, [(p.picture, embeddings[there(p)]) for p in photos], imagenet, new), common)
     for r in requests:
         r.contrast = r.evidence(s)[0] if r.beside is None else network.contrast(*r.beside, [[i] for i in range(len(r.numbers))])
     s["presence"] = fit_presence(requests, s)
-    config = {**network.config, **s}
-    right = {"present": [], "absent": []}
+    right = {}
     for r in requests:
-        if r.kind in ("single", "absent"):
-            said = presence_score(*r.evidence(s), 1, config, r.contrast)[0].item() >= 0.5
-            right["absent" if r.kind == "absent" else "present"].append(said == (r.kind != "absent"))
+        if r.kind in ("single", "absent", "new"):
+            said = presence_score(*r.evidence(s), r.w, {**network.config, **s}, r.contrast)[0].item() >= 0.5
+            there = bool(r.present[0])
+            right.setdefault(("present" if there else "absent") + (" new" if r.kind == "new" else ""), []).append(said == there)
     print(f"  presence {s['presence']}: right for " + ", ".join(f"{np.mean(v):.3f} of {k}" for k, v in right.items()), flush=True)
     return s

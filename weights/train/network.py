@@ -556,8 +556,9 @@ class Network(nn.Module):
             z = torch.stack([z[:, g].amax(-1) for g in groups], 1)        # [Q,T]
         p = torch.cat((z, out["v"][:, None]), 1).softmax(-1)
         s = torch.einsum("qt,qhw->thw", p[:, :-1], out["masks"].float().sigmoid())
+        share = w if groups is None else torch.stack([w[g].amin() for g in groups])
         return {"z": z, "b": b, "w": w, "P": p, "S": s,
-                "score": presence_score(p[:, :-1].amax(0), peaks(s), z.shape[1], config, contrast)}
+                "score": presence_score(p[:, :-1].amax(0), peaks(s), share, config, contrast)}
 
     def logits(self, out, embeddings):
         """Logits of both stages together [Q,S], and what the second stage adds: its similarity b [Q,S] and share w [S]."""
@@ -589,11 +590,12 @@ def logit(p):
     return torch.logit(p.clamp(1e-6, 1 - 1e-6))
 
 
-def presence_score(best, peak, prompts, config, contrast=None):
-    """Calibrated probability that a prompt is in the picture, from the best query's P, the peak of the prompt's map S, the
-    number of prompts, and the best query's P when common names are asked for as well, by default that without them."""
+def presence_score(best, peak, share, config, contrast=None):
+    """Calibrated probability that each of the T prompts is in the picture, from its best query's P [T], the peak of its map S
+    [T], the second stage's share [T], the number of prompts, and the best query's P [T] when common names are asked for as well,
+    by default that without them."""
     c = config["presence"]
-    z = c["bias"] + c["logit"] * logit(best) + c["peak"] * logit(peak) + c["prompts"] * math.log(prompts)
+    z = c["bias"] + c["logit"] * logit(best) + c["peak"] * logit(peak) + c["prompts"] * math.log(len(best)) + c.get("share", 0) * share
     return (z + c.get("contrast", 0) * logit(best if contrast is None else contrast)).sigmoid()
 
 

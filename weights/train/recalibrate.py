@@ -1,6 +1,6 @@
 """Fits the numbers of a shipped model anew (see calibrate.py); its weights stay as they are.
 
-    python recalibrate.py --data DATA --model ../default --out DIR
+    python recalibrate.py --data DATA --model ../default --cache CACHE --out DIR
 
 DIR gets copies of the shards and a manifest with the new numbers.
 """
@@ -12,9 +12,11 @@ from pathlib import Path
 import torch
 
 import data
+import names
 from calibrate import CONTRAST, calibrate
 from evaluate import load_model
 from text import embed, tokenizer
+from train import own_names
 
 
 def main():
@@ -22,13 +24,17 @@ def main():
     p.add_argument("--data", default="../shared/data")
     p.add_argument("--model", default="../default", help="folder with the manifest and its shards")
     p.add_argument("--out", required=True)
+    p.add_argument("--cache", required=True, help="folder of the views that it was trained on, whose own names had masks")
     p.add_argument("--per-source", type=int, default=45, help="calibration photos of each source")
     args = p.parse_args()
     torch.set_num_threads(1)
     network, encoder = load_model(args.model)
     words, phrases = tokenizer(), data.load_classes(args.data).phrases()
     index = {n: i for i, n in enumerate(phrases)}
-    numbers = calibrate(network, embed(encoder, words, phrases), index, embed(encoder, words, CONTRAST["names"]), args.data, args.per_source)
+    imagenet = names.imagenet_names(args.data)
+    masked = {i for i, name in enumerate(imagenet) if name in set(own_names(args.cache))}
+    numbers = calibrate(network, embed(encoder, words, phrases), index, embed(encoder, words, CONTRAST["names"]),
+                        embed(encoder, words, imagenet), masked, args.data, args.per_source)
     model, out = Path(args.model), Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     manifest = json.loads((model / "manifest.json").read_text())
