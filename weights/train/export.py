@@ -19,7 +19,7 @@ from calibrate import CONTRAST, calibrate, calibration_photos, fit_rows
 from network import DEFAULTS, Network
 from rounding import settle
 from text import embed, tokenizer
-from train import imagenet_pooled, load_text, own_names
+from train import frozen, imagenet_pooled, load_text, own_names
 from views import read_pixels
 
 
@@ -47,6 +47,8 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--data", default="../shared/data")
     p.add_argument("--checkpoint", required=True)
+    p.add_argument("--mean-with", metavar="CHECKPOINT", help="export the mean of both checkpoints: of a model that was trained "
+                   "further and the one that this began with, which keeps more of what it knew of other names (WiSE-FT, arXiv 2109.01903)")
     p.add_argument("--text", required=True)
     p.add_argument("--cache", required=True, help="folder that holds the ImageNet photos' features")
     p.add_argument("--out", required=True)
@@ -73,6 +75,11 @@ def main():
 
     saved = torch.load(args.checkpoint, weights_only=True)
     config = {**saved["config"], "stage2": {"names": 1000, "rank": args.rank, "trained": len(trained)}}
+    if args.mean_with:
+        other = torch.load(args.mean_with, weights_only=True)["model"]
+        for name, value in saved["model"].items():
+            if not name.startswith(("stage2.", *frozen())):
+                saved["model"][name] = (value + other[name]) / 2
     network = Network(config)
     pooled = imagenet_pooled(network, args.data, args.cache).flatten(0, 1)
     imagenet = names.imagenet_names(args.data)

@@ -61,6 +61,11 @@ def imagenet_pooled(network, data_dir, cache):
     return out
 
 
+def frozen(first_tuned=8):
+    """How the names of what phase 2 leaves as it was published begin. Of these a shipped model has but a rounded copy."""
+    return ("trunk.stem.", *(f"trunk.blocks.{i}." for i in range(first_tuned)))
+
+
 class Ema:
     """Exponential moving average of the trained parameters; shorter at the start, so that it forgets the initial ones."""
 
@@ -138,8 +143,7 @@ def train(args, rank=0):
     frozen_head.load_state_dict(network.trunk.head.state_dict())
     if args.init:
         start = torch.load(args.init, weights_only=True)
-        # What stays frozen is the published trunk, of which a shipped model has but a rounded copy.
-        left = ("stage2.", "trunk.stem.", *(f"trunk.blocks.{i}." for i in range(args.first_tuned)))
+        left = ("stage2.", *frozen(args.first_tuned))
         network.load_state_dict({k: v for k, v in start["model"].items() if not k.startswith(left)}, strict=False)
     network.trunk.requires_grad_(False)
     network.stage2.requires_grad_(False)
