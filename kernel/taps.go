@@ -42,10 +42,20 @@ func Taps(in, out int) TapTable {
 // frame and cell i's centre lies at position (i+1)*stride. Pixels outside
 // the outermost centres take the nearest cell. Each entry has two weights.
 func PaintTaps(in, out int, scale, stride float64) TapTable {
+	return bilinear(in, out, func(i int) float64 { return (float64(i)+0.5)*scale/stride - 1 })
+}
+
+// ResizeTaps makes the taps that resize a map whose cells' centres lie in their
+// middles from in to out cells, as PaintTaps does and PyTorch by default.
+func ResizeTaps(in, out int) TapTable {
+	return bilinear(in, out, func(i int) float64 { return (float64(i)+0.5)*float64(in)/float64(out) - 0.5 })
+}
+
+// bilinear makes the taps of outputs that lie at the given places among inputs.
+func bilinear(in, out int, at func(i int) float64) TapTable {
 	t := newTaps(out, 2)
 	for i := range out {
-		u := (float64(i)+0.5)*scale/stride - 1
-		u = min(max(u, 0), float64(in-1))
+		u := min(max(at(i), 0), float64(in-1))
 		first := min(int(u), max(in-2, 0))
 		f := u - float64(first)
 		t.First[i], t.Count[i] = int32(first), 2

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/pmp-seg/pmp/kernel"
@@ -54,6 +55,9 @@ type Option func(s *suite)
 // Half is for devices that round operands of matrix products to 16 bits, but
 // not their sums.
 func Half(s *suite) { s.half = true }
+
+// Without is for devices that refuse programs with ops of some names.
+func Without(ops ...string) Option { return func(s *suite) { s.without = ops } }
 
 // product is sumOf for products of matrices, and for devices that round both
 // operands to 16 bits. Roundings have nothing to do with each other, so they
@@ -103,8 +107,12 @@ func Run(t *testing.T, open func() kernel.Device, options ...Option) {
 		{"Picture", picture}, {"Paint", paint}, {"ConvBytes", convBytes}, {"DepthwiseBytes", depthwiseBytes}, {"Quantize", quantize}, {"MatMul8", matMul8},
 		{"Depthwise8", depthwise8}, {"Residual8", residual8},
 		{"Columns8", columns8}, {"Maps", maps}, {"Peaks", peaks}, {"Tidy", tidy}, {"Colour", colour},
+		{"Gather", gather}, {"GroupNorm", groupNorm}, {"Deformable", deformable},
 		{"Constants", constants}, {"Stages", stages}, {"Fetches", fetches}, {"Lifetime", lifetime}, {"Memory", memory},
 	} {
+		if slices.Contains(s.without, test.name) {
+			continue
+		}
 		t.Run(test.name, func(t *testing.T) {
 			s.T = t
 			s.device = open()
@@ -119,6 +127,8 @@ type suite struct {
 	open   func() kernel.Device
 	device kernel.Device // a fresh one for each test
 	half   bool          // see Half
+	// without names ops that the device does not have, see Without.
+	without []string
 }
 
 // trial is one program with a single stage over guarded operands.

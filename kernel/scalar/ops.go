@@ -60,22 +60,27 @@ func (s *session) conv(o kernel.Conv) {
 	span := o.Size * o.C // numbers that one kernel row covers
 	for y := range o.H {
 		for x := range o.W {
-			for n := range o.N {
-				var v float32
+			for n := 0; n < o.N; n += kernel.Panel {
+				var sums [kernel.Panel]float32
 				if bias != nil {
-					v = bias[n]
+					copy(sums[:], bias[n:])
 				}
-				panel := b[n/kernel.Panel*o.Size*span*kernel.Panel+n%kernel.Panel:]
+				panel := b[n*o.Size*span:]
 				for ky := range o.Size {
 					in := a[((y*o.Stride+ky)*o.WP+x*o.Stride)*o.C:]
 					for i, p := range in[:span] {
-						v += float32(p * panel[(ky*span+i)*kernel.Panel]) // never fused
+						w := panel[(ky*span+i)*kernel.Panel:][:kernel.Panel]
+						for j := range sums {
+							sums[j] += float32(p * w[j]) // never fused
+						}
 					}
 				}
-				if at := (y*o.W+x)*o.N + n; o.Bytes {
-					bytes[at] = round7(v)
-				} else {
-					dst[at] = o.Act.Apply(v)
+				for j, v := range sums {
+					if at := (y*o.W+x)*o.N + n + j; o.Bytes {
+						bytes[at] = round7(v)
+					} else {
+						dst[at] = o.Act.Apply(v)
+					}
 				}
 			}
 		}

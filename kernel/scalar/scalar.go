@@ -159,6 +159,12 @@ func (s *session) run(op kernel.Op) {
 		s.tidy(o)
 	case kernel.Colour:
 		s.colour(o)
+	case kernel.Gather:
+		s.gather(o)
+	case kernel.GroupNorm:
+		s.groupNorm(o)
+	case kernel.Deformable:
+		s.deformable(o)
 	default:
 		panic("kernel/scalar: unknown op")
 	}

@@ -1,6 +1,7 @@
 package webgpu
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/pmp-seg/pmp/kernel"
@@ -106,6 +107,9 @@ func TestHalve(t *testing.T) {
 // what is its result.
 func TestOperands(t *testing.T) {
 	for kind := kernel.Kind(1); kind < kernel.KindCount; kind++ {
+		if slices.Contains(later, kind) {
+			continue
+		}
 		o := op{kind: kind}
 		for i := range o.ints {
 			o.ints[i] = 16

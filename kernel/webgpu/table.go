@@ -5,11 +5,13 @@
 // replays it for each run.
 //
 // An op of a new kind costs a file in wgsl/ and a line in roles. Telling
-// operands what it reads and writes is worth having it counted, too.
+// operands what it reads and writes is worth having it counted, too. Without a
+// role, see later, programs that have it are refused.
 package webgpu
 
 import (
 	_ "embed"
+	"slices"
 	"strings"
 
 	"github.com/pmp-seg/pmp/kernel"
@@ -273,12 +275,20 @@ var roles = [kernel.KindCount]role{
 	kernel.KindColour:      {files: "colour", wide: 1, per: 4, things: []int{0}},
 }
 
+// later are the kinds that no shader computes yet: those that only networks of
+// public checkpoints have. Open answers ErrUnsupported to their programs, and
+// whoever asked for the best device goes on with the next one.
+var later = []kernel.Kind{kernel.KindGather, kernel.KindGroupNorm, kernel.KindDeformable}
+
 // groupSize is the number of invocations of most workgroups.
 const groupSize = 64
 
 // lay says how an op is run, in no groups if no shader can. Its kind must not
 // be one that expand replaces.
 func (o *op) lay(c *card) dispatch {
+	if slices.Contains(later, o.kind) {
+		return dispatch{}
+	}
 	if o.kind >= kernel.KindCount || roles[o.kind].files == "" {
 		panic("kernel/webgpu: unknown op")
 	}

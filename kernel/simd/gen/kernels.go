@@ -83,6 +83,9 @@ func Generate(o Options) []byte {
 		kernel.KindPeaks:       k.peaks(),
 		kernel.KindTidy:        k.tidy(),
 		kernel.KindColour:      k.colour(),
+		kernel.KindGather:      k.gather(),
+		kernel.KindGroupNorm:   k.groupNorm(),
+		kernel.KindDeformable:  k.deformable(),
 	})
 	return k.Bytes()
 }

@@ -160,9 +160,14 @@ func (x F32) Mul(y F32) F32  { return F32{op([]byte{0x94}, x, y)} }
 func (x F32) Div(y F32) F32  { return F32{op([]byte{0x95}, x, y)} }
 func (x F32) Max(y F32) F32  { return F32{op([]byte{0x97}, x, y)} }
 func (x F32) Sqrt() F32      { return F32{op([]byte{0x91}, x)} }
+func (x F32) Abs() F32       { return F32{op([]byte{0x8b}, x)} }
+func (x F32) Floor() F32     { return F32{op([]byte{0x8e}, x)} }
 func (x F32) Less(y F32) I32 { return I32{op([]byte{0x5d}, x, y)} }
 func (x F32) Splat() V128    { return V128{op(simd(0x13), x)} }
 func (x I32) ToFloat() F32   { return F32{op([]byte{0xb3}, x)} }
+
+// ToInt cuts off what is behind the point; what does not fit traps.
+func (x F32) ToInt() I32 { return I32{op([]byte{0xa8}, x)} }
 
 // Loads from address x + offset.
 func (x I32) I32(offset int) I32   { return I32{op(memory([]byte{0x28}, offset), x)} }
