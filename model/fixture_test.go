@@ -75,6 +75,9 @@ func (s stream) at(i int) uint64 {
 	return x ^ x>>31
 }
 
+// uniform is between -1 and 1.
+func (s stream) uniform(i int) float64 { return float64(s.at(i)>>11)*0x1p-52 - 1 }
+
 // random is a source of weights that are made from their names. It says yes
 // to whatever it is asked for and remembers the shapes.
 type random struct {
@@ -107,10 +110,9 @@ func (r random) read(name string, first int, dst []float32) {
 	middle, width := spread(name, shape)
 	s := newStream(name)
 	for i := range dst {
-		u := float64(s.at(first+i)>>11)*0x1p-52 - 1
 		// The conversion keeps the compiler from joining product and sum,
 		// which would round differently on some machines.
-		dst[i] = float32(middle + float64(width*u))
+		dst[i] = float32(middle + float64(width*s.uniform(first+i)))
 	}
 	if r.change != nil {
 		r.change(name, dst)
@@ -230,6 +232,11 @@ func readFixture(t testing.TB, name string) fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return parseFixture(t, file)
+}
+
+func parseFixture(t testing.TB, file []byte) fixture {
+	t.Helper()
 	entries, err := weights.ReadSafetensors(file)
 	if err != nil {
 		t.Fatal(err)

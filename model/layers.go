@@ -146,7 +146,13 @@ func (l *loader) layerNorm(name string, n int, eps float32) layerNorm {
 // thing that the network's parts do.
 type graph struct {
 	*kernel.Program
+	*made
+}
+
+// made is what a program has already, so that nothing is made twice.
+type made struct {
 	quantized map[float]rows8
+	tables    map[table]gathered
 }
 
 // float is a tensor of float32s in a stage: rows of in numbers.
@@ -155,9 +161,10 @@ type float struct {
 	stage, in int
 }
 
-func newGraph(p *kernel.Program) graph { return graph{p, map[float]rows8{}} }
+func newGraph(p *kernel.Program) graph { return graph{p, &made{quantized: map[float]rows8{}}} }
 
-// grid is a channels-last map, H·W rows of C numbers.
+// grid is a channels-last map, H·W rows of C numbers, with room for as many
+// rows more as fill a panel.
 type grid struct {
 	kernel.View
 	h, w, c int
@@ -165,7 +172,7 @@ type grid struct {
 
 func (m grid) cells() int { return m.h * m.w }
 
-func (g graph) grid(h, w, c int) grid { return grid{g.Temp(h * w * c), h, w, c} }
+func (g graph) grid(h, w, c int) grid { return grid{g.Temp(roundUp(h*w, kernel.Panel) * c), h, w, c} }
 
 // bytes is a map of bytes, which stand for what a ReLU6 leaves.
 func (g graph) bytes(h, w, c int) grid { return grid{g.TempBytes(h * w * c), h, w, c} }
@@ -248,10 +255,12 @@ func (l *loader) attention(name string, d, heads int) attention {
 	}
 }
 
-// memory is what an attention looks at: packed keys and values.
+// memory is what an attention looks at: packed keys and values. If count is
+// there, it says how many of the n count.
 type memory struct {
-	k, v kernel.View
-	n    int
+	k, v  kernel.View
+	n     int
+	count kernel.View
 }
 
 // remember projects n rows to keys and values. The buffers come from make,
@@ -264,12 +273,12 @@ func (g graph) remember(f attention, keys, values kernel.View, n int, make func(
 }
 
 // attend returns res + out(MHA(q(x), memory)) for m rows. mask (m×n mask
-// logits, blocked below 0), count (valid keys) and res may be absent.
-func (g graph) attend(f attention, x kernel.View, m int, mem memory, mask, count, res kernel.View) kernel.View {
+// logits, blocked below 0) and res may be absent.
+func (g graph) attend(f attention, x kernel.View, m int, mem memory, mask, res kernel.View) kernel.View {
 	d := f.q.out
 	q := g.linear(x, m, f.q, kernel.ActNone)
 	y := g.Temp(m * d)
-	g.Do(kernel.Attention{Dst: y, Q: q, K: mem.k, V: mem.v, Mask: mask, Count: count,
+	g.Do(kernel.Attention{Dst: y, Q: q, K: mem.k, V: mem.v, Mask: mask, Count: mem.count,
 		NQ: m, NK: mem.n, D: d, Heads: f.heads, Scale: invSqrt(d / f.heads)})
 	dst := g.Temp(m * f.out.out)
 	g.linearTo(dst, y, m, f.out, kernel.ActNone, res)

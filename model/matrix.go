@@ -10,10 +10,10 @@ type matrix struct {
 	int8 bool
 }
 
-// matrix keeps a tensor as a matrix of k rows and n columns; the tensor has n
-// rows of k numbers if it is transposed.
+// matrix keeps a tensor as a matrix of k rows and n columns, and zeros that
+// fill the last panel; the tensor has n rows of k numbers if it is transposed.
 func (g graph) matrix(x kernel.View, k, n int, transposed, int8 bool) matrix {
-	m := matrix{k: k, n: n, int8: int8}
+	m := matrix{k: k, n: roundUp(n, kernel.Panel), int8: int8}
 	if int8 {
 		m.View = g.Keep(kernel.MatMul8Len(k, n))
 		g.Do(kernel.Columns8{Dst: m.View, A: x, K: k, N: n, Transposed: transposed})

@@ -27,6 +27,7 @@ type Model struct {
 
 	tau float32
 
+	network network
 	last    *Picture // a picture of the size that was last asked for, without a session
 	encoder *phraseEncoder
 	phrases map[string]*phrase
@@ -38,15 +39,11 @@ func New(c Config, source Source, vocabulary []byte, device kernel.Device, preci
 	if !c.sensible() {
 		return nil, ErrConfig
 	}
-	tokenizer, err := token.New(vocabulary)
-	if err != nil {
+	m := &Model{Config: c, device: device}
+	m.network = &prompted{m}
+	if err := m.readsWith(vocabulary, source); err != nil {
 		return nil, err
 	}
-	if tokenizer.Len() > c.Text.Vocab {
-		return nil, ErrConfig // it would name rows that word_u does not have
-	}
-	m := &Model{Config: c, device: device, tokenizer: tokenizer, phrases: map[string]*phrase{}}
-	m.word = func(id int, dst []float32) { source.ReadRow(wordTable, id, dst) }
 	constants := &kernel.Constants{}
 	l := &loader{source: source, constants: constants, precision: precision}
 	m.layOut(l)
@@ -57,6 +54,7 @@ func New(c Config, source Source, vocabulary []byte, device kernel.Device, preci
 	if err := device.Load(constants); err != nil {
 		return nil, err
 	}
+	var err error
 	if m.encoder, err = m.newPhraseEncoder(); err != nil {
 		return nil, err
 	}
@@ -74,6 +72,19 @@ func (m *Model) layOut(l *loader) {
 	l.check("decoder.logit_scale")
 }
 
+// readsWith prepares what the host does with words.
+func (m *Model) readsWith(vocabulary []byte, source Source) (err error) {
+	if m.tokenizer, err = token.New(vocabulary); err != nil {
+		return err
+	}
+	if m.tokenizer.Len() > m.Config.Text.Vocab {
+		return ErrConfig // it would name rows that word_u does not have
+	}
+	m.phrases = map[string]*phrase{}
+	m.word = func(id int, dst []float32) { source.ReadRow(wordTable, id, dst) }
+	return nil
+}
+
 // ErrConfig says that a manifest describes a network that cannot be built.
 var ErrConfig = errors.New("the weights describe a network that this version cannot build; fetch weights and program of the same version")
 
@@ -86,18 +97,20 @@ func (m *Model) Close() error { return m.device.Close() }
 // sensible tells whether the numbers lie where the network can be built.
 // It keeps forged weights from asking for absurd sizes.
 func (c Config) sensible() bool {
-	within := func(n, low, high int) bool { return low <= n && n <= high }
 	return within(c.D, 16, 1024) && c.D%16 == 0 && within(c.DM, 8, 1024) && c.DM%8 == 0 &&
 		within(c.Heads, 1, 64) && c.D%c.Heads == 0 && c.D/c.Heads%8 == 0 &&
 		within(c.Queries, 8, 256) && c.Queries%8 == 0 && within(c.Layers, 1, 32) &&
-		within(c.Size, cellSize, 2048) && c.Size%256 == 0 &&
-		within(c.Text.Width, 16, 4096) && c.Text.Width%8 == 0 && within(c.Text.Heads, 1, 64) &&
-		c.Text.Width%c.Text.Heads == 0 && c.Text.Width/c.Text.Heads%8 == 0 &&
-		within(c.Text.FFN, 8, kernel.MaxK8) && c.Text.FFN%8 == 0 && within(c.Text.Layers, 1, 48) &&
-		within(c.Text.Vocab, 1, 1<<20) && within(c.Text.Rank, 8, 4096) && c.Text.Rank%8 == 0 &&
-		within(c.Text.MaxTokens, 4, 512) && within(c.Rank, 8, 4096) && c.Rank%8 == 0 &&
+		within(c.Size, cellSize, 2048) && c.Size%256 == 0 && c.Text.sensible() && within(c.Rank, 8, 4096) && c.Rank%8 == 0 &&
 		within(c.Rows, 8, 1<<16) && c.Rows%8 == 0 && within(c.Trained, 1, 1<<16) && len(c.Templates) > 0
 }
+
+func (c TextConfig) sensible() bool {
+	return within(c.Width, 16, 4096) && c.Width%8 == 0 && within(c.Heads, 1, 64) && c.Width%c.Heads == 0 && c.Width/c.Heads%8 == 0 &&
+		within(c.FFN, 8, kernel.MaxK8) && c.FFN%8 == 0 && within(c.Layers, 1, 48) &&
+		within(c.Vocab, 1, 1<<20) && within(c.Rank, 8, 4096) && c.Rank%8 == 0 && within(c.MaxTokens, 4, 512)
+}
+
+func within(n, low, high int) bool { return low <= n && n <= high }
 
 // itoa is strconv.Itoa for the small numbers in tensor names.
 func itoa(n int) string {

@@ -62,9 +62,7 @@ func (m *Model) newPhraseEncoder() (*phraseEncoder, error) {
 	g := newGraph(p)
 	c := m.text.c
 	sizes := textRows(c.MaxTokens)
-	most := described[len(described)-1]
-	e := &phraseEncoder{out: p.Keep(texts(slices.Max(sizes)) * c.Width),
-		rows: p.Keep(most * trunkFeatures), likeness: p.Keep(most * m.second.columns())}
+	e := &phraseEncoder{out: p.Keep(texts(slices.Max(sizes)) * c.Width)}
 	for _, n := range sizes {
 		in := textInput{rows: n, stage: p.Stage()}
 		in.words, in.place = p.ScratchInput(4*n*c.Rank), p.ScratchInput(4*n*c.MaxTokens)
@@ -72,16 +70,25 @@ func (m *Model) newPhraseEncoder() (*phraseEncoder, error) {
 		m.text.run(g, in, e.out)
 		e.inputs = append(e.inputs, in)
 	}
-	for _, n := range described {
-		d := description{phrases: n, run: p.Stage()}
-		d.in = p.ScratchInput(4 * n * c.Width)
-		m.second.describe(g, d.in, e.rows, e.likeness, n)
-		e.describe = append(e.describe, d)
+	if m.second.known > 0 {
+		m.recordDescriptions(g, e)
 	}
 	p.Plan()
 	var err error
 	e.session, err = m.device.Open(p)
 	return e, err
+}
+
+// recordDescriptions is for networks that have a second stage.
+func (m *Model) recordDescriptions(g graph, e *phraseEncoder) {
+	most := described[len(described)-1]
+	e.rows, e.likeness = g.Keep(most*trunkFeatures), g.Keep(most*m.second.columns())
+	for _, n := range described {
+		d := description{phrases: n, run: g.Stage()}
+		d.in = g.ScratchInput(4 * n * m.text.c.Width)
+		m.second.describe(g, d.in, e.rows, e.likeness, n)
+		e.describe = append(e.describe, d)
+	}
 }
 
 // embed returns what the network knows of each of some texts.
@@ -197,7 +204,7 @@ func (m *Model) encodeTexts(list []string, each func(i int, e []float32)) error 
 // describe fills in what the second stage says of phrases.
 func (m *Model) describe(phrases []*phrase) error {
 	s, e := m.encoder.session, m.encoder
-	for len(phrases) > 0 {
+	for len(phrases) > 0 && len(e.describe) > 0 {
 		some := phrases[:min(len(phrases), described[len(described)-1])]
 		phrases = phrases[len(some):]
 		d := e.describe[slices.IndexFunc(e.describe, func(d description) bool { return d.phrases >= len(some) })]

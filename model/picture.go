@@ -90,6 +90,7 @@ type question struct {
 type reply struct {
 	embedding kernel.View // mask embeddings, Q×DM
 	class     kernel.View // P of prompts and void, (slots+1)×Q
+	logits    kernel.View // of the class head, if there is one: Q rows
 	maps      kernel.View // S of some prompts, or σ of the mask logits of some proposals, mapsAtOnce×H/4·W/4
 	peaks     kernel.View // of the maps, mapsAtOnce
 }
@@ -153,36 +154,23 @@ func (m *Model) NewPicture(width, height int) (*Picture, error) {
 func (m *Model) record(width, height int) *Picture {
 	p := &Picture{Width: width, Height: height, model: m, program: &kernel.Program{}}
 	g := newGraph(p.program)
-	w, h := fit(width, height, m.Config.Size)
-	wp, hp := roundUp(w, cellSize), roundUp(h, cellSize)
+	w, h := m.network.fit(width, height)
 
 	p.program.Stage()
 	p.pixels = p.program.ScratchInput(4 * width * height)
-	x := g.Temp((hp + 1) * (wp + 1) * rgbx)
-	tapsY, tapsX := kernel.Taps(height, h), kernel.Taps(width, w)
-	g.Do(kernel.Picture{Dst: x, Src: p.pixels, TapsY: g.Data(tapsY.Encode()), TapsX: g.Data(tapsX.Encode()),
-		H: h, W: w, HP: hp + 1, WP: wp + 1, HI: height, WI: width, SizeY: tapsY.Size, SizeX: tapsX.Size})
-	f := m.trunk.run(g, x, hp, wp)
-	pyramid := m.pixel.run(g, f)
-	image := m.decoder.remember(g, pyramid, f.head)
-	p.map4 = grid{h: hp / 4, w: wp / 4, c: 1}
-
+	p.map4 = grid{h: roundUp(h, cellSize) / 4, w: roundUp(w, cellSize) / 4, c: 1}
 	q, cells := m.decoder.q, p.map4.cells()
-	p.ask = question{g.Input(4 * maxPhrase * m.decoder.e), g.Input(4 * maxPhrase * trunkFeatures),
-		g.Input(4 * 3 * maxPhrase), g.Input(4 * maxPhrase), g.Input(4), g.Input(4),
-		g.Input(4 * mapsAtOnce), g.Input(4), g.Input(4 * (kernel.NoLabel + 1))}
-	p.reply = reply{g.Keep(q * m.decoder.dm), g.Keep((maxPhrase + 1) * q), g.Keep(mapsAtOnce * cells), g.Keep(mapsAtOnce)}
+	p.ask = question{prompts: g.Input(4), theta: g.Input(4 * mapsAtOnce), index: g.Input(4), palette: g.Input(4 * (kernel.NoLabel + 1))}
+	p.reply = reply{embedding: g.Keep(q * m.decoder.dm), maps: g.Keep(mapsAtOnce * cells), peaks: g.Keep(mapsAtOnce)}
+	image := m.network.encode(g, p, w, h)
+
 	// makeMaps makes the maps of the prompts from the given one on, of at most n.
 	makeMaps := func(first, n int) {
 		n = min(n, mapsAtOnce)
 		g.maps(p.reply.maps, p.reply.embedding, q, image.mask[4], p.reply.class.At(first*q), p.ask.prompts, n)
 		g.Do(kernel.Peaks{Dst: p.reply.peaks, A: p.reply.maps, Count: p.ask.prompts, T: n, H: p.map4.h, W: p.map4.w})
 	}
-	for i, n := range slots {
-		p.segments[i] = segment{g.Stage(), n}
-		m.segment(g, image, p.ask, p.reply, n)
-		makeMaps(0, n)
-	}
+	m.network.questions(g, p, image, makeMaps)
 	for first := 0; first < maxPhrase; first += mapsAtOnce {
 		p.maps = append(p.maps, g.Stage())
 		if first == 0 {
@@ -197,6 +185,71 @@ func (m *Model) record(width, height int) *Picture {
 	}
 	m.painter(g, p, w, h)
 	return p
+}
+
+// network is what the shipped network and those of public checkpoints do each
+// in its way. A page's engine has the shipped one only.
+type network interface {
+	// fit returns the size at which a picture is encoded.
+	fit(width, height int) (w, h int)
+	// encode records what is computed once a picture, and makes the views of
+	// questions and replies that are its own.
+	encode(g graph, p *Picture, w, h int) imageMemory
+	// questions records stages that end in the maps of n prompts.
+	questions(g graph, p *Picture, image imageMemory, makeMaps func(first, n int))
+	// ask leaves P of the prompts in p.reply, and the first of their maps. It
+	// returns where P of the prompts is after Wait, asked beside others, or nil if
+	// that is not done.
+	ask(p *Picture, prompts []string, o Options) (beside []float32, err error)
+	// taps are those that bring a side of a map to the picture's pixels; frame is
+	// the side of the encoded picture.
+	taps(cells, pixels, frame int) kernel.TapTable
+}
+
+// prompted is the shipped network, which reads prompts.
+type prompted struct{ m *Model }
+
+func (n *prompted) fit(width, height int) (w, h int) { return fit(width, height, n.m.Config.Size) }
+
+func (n *prompted) taps(cells, pixels, frame int) kernel.TapTable {
+	return kernel.PaintTaps(cells, pixels, float64(frame)/float64(pixels), 4)
+}
+
+func (n *prompted) encode(g graph, p *Picture, w, h int) imageMemory {
+	m := n.m
+	wp, hp := roundUp(w, cellSize), roundUp(h, cellSize)
+	x := g.Temp((hp + 1) * (wp + 1) * rgbx)
+	tapsY, tapsX := kernel.Taps(p.Height, h), kernel.Taps(p.Width, w)
+	g.Do(kernel.Picture{Dst: x, Src: p.pixels, TapsY: g.Data(tapsY.Encode()), TapsX: g.Data(tapsX.Encode()),
+		H: h, W: w, HP: hp + 1, WP: wp + 1, HI: p.Height, WI: p.Width, SizeY: tapsY.Size, SizeX: tapsX.Size})
+	f := m.trunk.run(g, x, hp, wp)
+	image := m.decoder.remember(g, m.pixel.run(g, f), f.head)
+
+	in := &p.ask
+	in.embeddings, in.rows = g.Input(4*maxPhrase*m.decoder.e), g.Input(4*maxPhrase*trunkFeatures)
+	in.coef, in.owner, in.count = g.Input(4*3*maxPhrase), g.Input(4*maxPhrase), g.Input(4)
+	p.reply.class = g.Keep((maxPhrase + 1) * m.decoder.q)
+	return image
+}
+
+func (n *prompted) questions(g graph, p *Picture, image imageMemory, makeMaps func(first, n int)) {
+	for i, phrases := range slots {
+		p.segments[i] = segment{g.Stage(), phrases}
+		n.m.segment(g, image, p.ask, p.reply, phrases)
+		makeMaps(0, phrases)
+	}
+}
+
+func (n *prompted) ask(p *Picture, prompts []string, o Options) ([]float32, error) {
+	phrases, owner, err := n.m.prompts(prompts)
+	if err != nil {
+		return nil, err
+	}
+	beside, err := p.contrast(phrases, owner, len(prompts), o)
+	if err != nil {
+		return nil, err
+	}
+	return beside, p.run(p.segmentFor(len(phrases)), phrases, owner, o.seen(len(phrases)), len(prompts))
 }
 
 // segment records the decoder and the second stage for n phrases, up to what
@@ -224,8 +277,7 @@ func (m *Model) painter(g graph, p *Picture, w, h int) {
 	tidy.Speck, tidy.Island = speck, islandToMain
 	g.Do(tidy)
 
-	tapsY := kernel.PaintTaps(p.map4.h, p.Height, float64(h)/float64(p.Height), 4)
-	tapsX := kernel.PaintTaps(p.map4.w, p.Width, float64(w)/float64(p.Width), 4)
+	tapsY, tapsX := m.network.taps(p.map4.h, p.Height, h), m.network.taps(p.map4.w, p.Width, w)
 	paint := kernel.Paint{TapsY: g.Data(tapsY.Encode()), TapsX: g.Data(tapsX.Encode()),
 		H: p.Height, W: p.Width, HI: p.map4.h, WI: p.map4.w}
 	t.mask = g.KeepBytes(pixels)
@@ -380,15 +432,8 @@ func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 	case !(o.Threshold >= 0 && o.Threshold < 1 || o.Threshold == NoThreshold):
 		return nil, ErrThreshold
 	}
-	phrases, owner, err := m.prompts(prompts)
+	beside, err := m.network.ask(p, prompts, o)
 	if err != nil {
-		return nil, err
-	}
-	beside, err := p.contrast(phrases, owner, len(prompts), o)
-	if err != nil {
-		return nil, err
-	}
-	if err := p.run(p.segmentFor(len(phrases)), phrases, owner, o.seen(len(phrases)), len(prompts)); err != nil {
 		return nil, err
 	}
 	r := &Result{picture: p, count: len(prompts), cells: p.map4.cells(), Theta: o.Threshold}
@@ -478,15 +523,24 @@ func (p *Picture) best(class []float32, t int) float32 {
 	return slices.Max(class[t*q : (t+1)*q])
 }
 
-// prompts splits prompts into phrases and says which prompt each is of.
+// prompts is split, with what the network knows of the phrases.
 func (m *Model) prompts(prompts []string) (phrases []*phrase, owner []int32, err error) {
+	names, owner, err := split(prompts)
+	if err != nil {
+		return nil, nil, err
+	}
+	phrases, err = m.embed(names)
+	return phrases, owner, err
+}
+
+// split splits prompts into phrases and says which prompt each is of.
+func split(prompts []string) (names []string, owner []int32, err error) {
 	if len(prompts) == 0 {
 		return nil, nil, ErrNoPrompt
 	}
 	if len(prompts) > MaxPrompts {
 		return nil, nil, ErrManyPrompts
 	}
-	var names []string
 	for t, prompt := range prompts {
 		texts := token.Phrases(prompt)
 		if len(texts) == 0 || strings.TrimSpace(prompt) == "" {
@@ -499,8 +553,7 @@ func (m *Model) prompts(prompts []string) (phrases []*phrase, owner []int32, err
 			return nil, nil, ErrManyPhrases
 		}
 	}
-	phrases, err = m.embed(names)
-	return phrases, owner, err
+	return names, owner, nil
 }
 
 // run writes the question and runs a segment. The owners are in order. The

@@ -120,7 +120,7 @@ func (p pixelDecoder) encode(g graph, x grid) grid {
 	n := x.cells()
 	at := p.position(g, x, cellSize).View
 	mem := g.remember(p.encoder.attention, at, x.View, n, g.Temp)
-	y := g.attend(p.encoder.attention, at, n, mem, kernel.View{}, kernel.View{}, x.View)
+	y := g.attend(p.encoder.attention, at, n, mem, kernel.View{}, x.View)
 	y = g.norm(y, kernel.View{}, n, p.encoder.norm1)
 	y = g.norm(g.feed(p.encoder.ffn, y, n), kernel.View{}, n, p.encoder.norm2)
 	return grid{y, x.h, x.w, x.c}
@@ -133,20 +133,22 @@ func (g graph) merge(coarse, fine grid) grid {
 	return y
 }
 
-// position returns x plus a sine code of each cell's centre.
+// position returns x plus a sine code of each cell's centre. One turn of the
+// slowest sine is the picture's long side.
 func (p pixelDecoder) position(g graph, x grid, stride int) grid {
 	y := g.grid(x.h, x.w, x.c)
-	g.Do(kernel.AddPosition{Dst: y.View, A: x.View, PY: g.Floats(p.sines(x.h, stride, x.c/2)),
-		PX: g.Floats(p.sines(x.w, stride, x.c/2)), H: x.h, W: x.w, C: x.c})
+	size := float64(p.size)
+	g.Do(kernel.AddPosition{Dst: y.View, A: x.View, PY: g.Floats(sines(x.h, stride, size, x.c/2)),
+		PX: g.Floats(sines(x.w, stride, size, x.c/2)), H: x.h, W: x.w, C: x.c})
 	return y
 }
 
-// sines codes the centres of n cells in c interleaved sines and cosines;
-// one turn of the slowest is the picture's long side.
-func (p pixelDecoder) sines(n, stride, c int) []float32 {
+// sines codes n cells, whose far edges lie at multiples of stride, in c
+// interleaved sines and cosines; one turn of the slowest is size.
+func sines(n, stride int, size float64, c int) []float32 {
 	code := make([]float32, 0, n*c)
 	for i := range n {
-		v := float64(stride*i+stride) / float64(p.size) * 2 * math.Pi
+		v := float64(stride*i+stride) / size * 2 * math.Pi
 		for j := range c / 2 {
 			a := v / math.Pow(10000, 2*float64(j)/float64(c))
 			code = append(code, float32(math.Sin(a)), float32(math.Cos(a)))

@@ -75,33 +75,45 @@ func readConfig(m *weights.Manifest) (Config, error) {
 		c.Contrast = Contrast{Names: t.Texts("names"), Below: float32(t.Float("below")), Most: t.Int("most")}
 		c.Presence.Contrast = float32(p.Float("contrast"))
 	}
-	t := f.Fields("text")
-	c.Text = TextConfig{Layers: t.Int("layers"), Heads: t.Int("heads"), MaxTokens: t.Int("max_tokens")}
 	if err := f.Err(); err != nil {
 		return c, err
 	}
 	if m.Arch != "pmp-s" {
 		return c, ErrConfig
 	}
-	for _, s := range []struct {
-		name          string
-		rows, columns *int
-	}{
-		{"text.word_u", &c.Text.Vocab, &c.Text.Rank},
-		{"text.layers.0.linear1.weight", &c.Text.FFN, &c.Text.Width},
-		{"stage2.coef_u", &c.Rows, &c.Rank},
-		{"stage2.trained", &c.Trained, new(int)},
-	} {
-		tensor, err := m.Tensor(s.name)
-		if err != nil {
-			return c, err
-		}
-		if len(tensor.Shape) != 2 {
-			return c, ErrConfig
-		}
-		*s.rows, *s.columns = tensor.Shape[0], tensor.Shape[1]
+	if err := c.Text.read(m); err != nil {
+		return c, err
 	}
-	return c, nil
+	if err := sides(m, "stage2.coef_u", &c.Rows, &c.Rank); err != nil {
+		return c, err
+	}
+	return c, sides(m, "stage2.trained", &c.Trained, new(int))
+}
+
+// read reads what the manifest says of the text encoder.
+func (c *TextConfig) read(m *weights.Manifest) error {
+	f := m.Fields().Fields("text")
+	*c = TextConfig{Layers: f.Int("layers"), Heads: f.Int("heads"), MaxTokens: f.Int("max_tokens")}
+	if err := f.Err(); err != nil {
+		return err
+	}
+	if err := sides(m, wordTable, &c.Vocab, &c.Rank); err != nil {
+		return err
+	}
+	return sides(m, "text.layers.0.linear1.weight", &c.FFN, &c.Width)
+}
+
+// sides are the two of a matrix.
+func sides(m *weights.Manifest, name string, rows, columns *int) error {
+	t, err := m.Tensor(name)
+	if err != nil {
+		return err
+	}
+	if len(t.Shape) != 2 {
+		return ErrConfig
+	}
+	*rows, *columns = t.Shape[0], t.Shape[1]
+	return nil
 }
 
 // stored reads weights from a manifest.

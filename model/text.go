@@ -72,7 +72,7 @@ func (t textEncoder) run(g graph, in textInput, dst kernel.View) {
 	g.Do(kernel.MatMul{Dst: words, A: in.words, B: g.Const(t.wordV), Res: x, M: n, N: d, K: t.c.Rank})
 	x = g.norm(words, none, n, t.norm)
 	for _, l := range t.layers {
-		y := g.attend(l.attention, x, n, g.remember(l.attention, x, x, n, g.Temp), in.mask, none, x)
+		y := g.attend(l.attention, x, n, g.remember(l.attention, x, x, n, g.Temp), in.mask, x)
 		x = g.norm(y, none, n, l.norm1)
 		x = g.norm(g.feed(l.ffn, x, n), none, n, l.norm2)
 	}

@@ -37,18 +37,7 @@ func (l *loader) trunk() trunk {
 	if l.precision == Int8 {
 		factor = 1 / reluScale
 	}
-	l.check("trunk.stem.weight", stemChannels, 3, 3, 3)
-	t.stem.weight = l.constants.Add(kernel.PackedLen(3*3*rgbx, stemChannels), func(dst []float32) {
-		w := l.floats(stemChannels * 3 * 3 * 3)
-		l.source.Read("trunk.stem.weight", w)
-		kernel.PackInto(dst, 3*3*rgbx, stemChannels, func(k, n int) float32 {
-			tap, c := k/rgbx, k%rgbx
-			if c == 3 {
-				return 0
-			}
-			return factor * w[(n*3+c)*9+tap]
-		})
-	})
+	t.stem.weight = l.pixelWeight("trunk.stem.weight", stemChannels, 3, [3]float32{factor, factor, factor})
 	t.stem.bias = l.scaled(factor, "trunk.stem.bias", stemChannels)
 	in := stemChannels
 	for _, s := range trunkStages {
@@ -77,6 +66,24 @@ func (l *loader) trunk() trunk {
 	}
 	t.head = l.pointwise("trunk.head", in, trunkFeatures)
 	return t
+}
+
+// pixelWeight registers a convolution of a picture, which has a fourth channel
+// that counts for nothing; what it makes of each colour is multiplied by factor.
+func (l *loader) pixelWeight(name string, out, size int, factor [3]float32) kernel.Const {
+	l.check(name, out, 3, size, size)
+	k, taps := size*size*rgbx, size*size
+	return l.constants.Add(kernel.PackedLen(k, out), func(dst []float32) {
+		w := l.floats(out * 3 * taps)
+		l.source.Read(name, w)
+		kernel.PackInto(dst, k, out, func(k, n int) float32 {
+			tap, c := k/rgbx, k%rgbx
+			if c == 3 {
+				return 0
+			}
+			return factor[c] * w[(n*3+c)*taps+tap]
+		})
+	})
 }
 
 // features are the trunk's maps at strides 4, 8, 16 and 32, and its head's

@@ -24,7 +24,7 @@
 //	  "format": "pmp-weights", "version": 1,
 //	  "arch": "pmp-s",
 //	  "config": {…},                      what the network needs to know of itself; only model reads it
-//	  "tokenizer": "vocab.txt",           which of the files is the vocabulary
+//	  "tokenizer": "vocab.txt",           which of the files is the vocabulary, if there is one
 //	  "shards": [{"file": "…", "size": 1, "sha256": "…"}, …],   every file, the vocabulary too
 //	  "parts": [{"name": "…", "source": "…", "licence": "…", "note": "…"}, …],
 //	  "trained_names": ["…", …]

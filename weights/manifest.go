@@ -43,7 +43,7 @@ type Manifest struct {
 	Arch         string
 	Release      string // which version of its model this is, empty if it does not say
 	Config       Value  // an object
-	Tokenizer    string
+	Tokenizer    string // empty for networks that read no text
 	Files        []File // shards and the vocabulary, in the order in which to load them
 	Parts        []Part
 	TrainedNames []string
@@ -74,7 +74,7 @@ func Open(manifest []byte) (*Manifest, error) {
 		Arch:      f.Text("arch"),
 		Release:   f.TextOr("release", ""),
 		Config:    v.Get("config"),
-		Tokenizer: f.Text("tokenizer"),
+		Tokenizer: f.TextOr("tokenizer", ""),
 		data:      map[string][]byte{},
 		tensors:   map[string]Entry{},
 	}
@@ -106,7 +106,7 @@ func Open(manifest []byte) (*Manifest, error) {
 		}
 		m.Files = append(m.Files, file)
 	}
-	if _, ok := m.File(m.Tokenizer); !ok {
+	if _, ok := m.File(m.Tokenizer); !ok && f.Has("tokenizer") {
 		f.Fail("tokenizer", "is not one of the files")
 	}
 

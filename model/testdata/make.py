@@ -7,7 +7,7 @@ Everything here runs in 64-bit floats, so that the fixture has the true values a
 What network.py and text.py say is checked on the way against code that shares nothing with them: the trunk against timm's
 tf_efficientnet_lite0, the text encoder against transformers' BertModel, the rest against a second reading of the
 network's description that is built on torch.nn.MultiheadAttention (see Reading).
-Of each tensor the fixture keeps some numbers (sampled) and two sums over all of them (summed).
+What the fixture keeps of a tensor is in streams.py.
 """
 import math
 import sys
@@ -28,12 +28,10 @@ torch.Tensor.float = torch.Tensor.double          # network.py's guards against 
 
 import network as net  # noqa: E402
 import text as txt     # noqa: E402
+from streams import fixture, picture, sampled, uniform  # noqa: E402
 
 AGREE = 1e-9           # between two computations in 64 bits; 1e-12 is usual, a mistake is far above
-SAMPLES = 400          # numbers kept of a tensor
-STEP = 7919            # a prime, so that samples come from all columns and rows
 MARGIN = 1e-5          # far above rounding in 32 bits
-SALT = "4/"            # chosen such that no mask logit that steers attention is nearly zero (see make_cases)
 
 # The same numbers are in fixture_test.go.
 CONFIG = {
@@ -60,23 +58,6 @@ TEXTS = ["dog", "A red SOFA", "dogs, trees; zebras", "a photo of the person.", "
 
 # ------------------------------------------------------------------------------------------------------- random weights
 
-def seed(name):
-    """FNV-1a of a name."""
-    h = 0xCBF29CE484222325
-    for c in name.encode():
-        h = (h ^ c) * 0x100000001B3 % 2 ** 64
-    return h
-
-
-def bits(name, n):
-    """The first n numbers of the splitmix64 stream of a name."""
-    with np.errstate(over="ignore"):
-        x = np.uint64(seed(SALT + name)) + np.arange(1, n + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return x ^ (x >> np.uint64(31))
-
-
 def spread(name, shape):
     """Middle and half width of a tensor's uniform distribution, such that activations stay near one."""
     last = name.rsplit(".", 1)[-1]
@@ -102,9 +83,7 @@ def spread(name, shape):
 
 
 def random_tensor(name, shape):
-    middle, width = spread(name, shape)
-    u = (bits(name, math.prod(shape)) >> np.uint64(11)).astype(np.float64) * 2.0 ** -52 - 1
-    return torch.from_numpy((middle + width * u).astype(np.float32).astype(np.float64).reshape(shape))
+    return uniform(name, shape, *spread(name, shape))
 
 
 def fill(module, prefix=""):
@@ -113,29 +92,7 @@ def fill(module, prefix=""):
     return module.eval().requires_grad_(False)
 
 
-def picture(name, width, height):
-    """RGB of a triangle wave with noise, whole numbers only."""
-    y, x, c = np.mgrid[:height, :width, :3]
-    wave = np.abs((7 * x + 3 * y + 40 * c) % 256 - 128)
-    noise = (bits(name, width * height * 3) >> np.uint64(58)).astype(np.int64).reshape(height, width, 3)
-    return (wave + noise).astype(np.uint8)
-
-
 # -------------------------------------------------------------------------------------------------------------- fixture
-
-fixture = {}
-
-
-def sampled(name, x):
-    """Keeps samples of a tensor, and its length with a random sign for each number."""
-    x = np.ascontiguousarray(x.numpy() if isinstance(x, torch.Tensor) else x, dtype=np.float64).ravel()
-    at = np.arange(min(len(x), SAMPLES)) * STEP % len(x) if len(x) > SAMPLES else np.arange(len(x))
-    signs = 1 - 2 * (bits("signs", len(x)) >> np.uint64(63)).astype(np.float64)
-    assert name not in fixture, name
-    fixture[name] = x[at].astype(np.float32)
-    fixture[name + "#"] = np.array([len(x), math.sqrt((x * x).sum()), (x * signs).sum()], dtype=np.float32)
-    return x
-
 
 def rows(x):
     """[1,C,H,W] → [H·W,C], as the engine has maps."""
@@ -463,7 +420,7 @@ def make_cases(network, phrase):
         # A logit that is nearly zero would let rounding decide whether a query looks at a cell.
         print(case, "closest mask logit", margin, "shares", ours["w"][:4].numpy().round(2), "scores", ours["score"][:3].numpy().round(3),
               "P void", ours["P"][-1].mean().item())
-        assert margin > MARGIN, "change SALT"
+        assert margin > MARGIN, "change SALT in streams.py"
 
         # Masks and label map at the picture's own resolution; where rounding may decide is marked as unsure.
         width, height = PICTURES[name]
@@ -473,7 +430,7 @@ def make_cases(network, phrase):
         def paint(s):
             return np.einsum("yi,tij,xj->tyx", stretch(s.shape[1], height, h / height), s, stretch(s.shape[2], width, w / width))
         theta = float(np.float32(np.median(paint(cells).max(0))))
-        assert np.abs(cells - theta).min() > 1e-6, "a cell lies on the threshold: change SALT"
+        assert np.abs(cells - theta).min() > 1e-6, "a cell lies on the threshold: change SALT in streams.py"
         s = paint(np.stack([tidy(c, theta) for c in cells]))
         top = np.sort(np.concatenate((np.full_like(s[:1], theta), s)), 0)
         fixture[f"{case}/theta"] = np.array([theta], np.float32)

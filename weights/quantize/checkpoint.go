@@ -99,9 +99,9 @@ func isSafetensors(file io.ReaderAt) bool {
 	return n == len(begin) && begin[8] == '{' && binary.LittleEndian.Uint64(begin[:]) <= math.MaxUint32
 }
 
-// floats reads the tensors of floating point numbers, and returns the names of
+// Floats reads the tensors of floating point numbers, and returns the names of
 // the others.
-func (c *Checkpoint) floats() (tensors []Tensor, others []string, err error) {
+func (c *Checkpoint) Floats() (tensors []Tensor, others []string, err error) {
 	for _, t := range c.tensors {
 		if !slices.Contains([]weights.DType{weights.F32, weights.F16, weights.BF16, "F64"}, t.dtype) {
 			others = append(others, t.name)

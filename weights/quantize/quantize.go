@@ -49,9 +49,9 @@ func largest(data []float32) float32 {
 	return most
 }
 
-// encode returns a tensor as entries of a shard: itself, and its scales if it
-// is stored as int8.
-func encode(t Tensor) ([]weights.Entry, error) {
+// encode returns a tensor of a type as entries of a shard: itself, and its scales
+// if it is stored as int8.
+func encode(t Tensor, d weights.DType) ([]weights.Entry, error) {
 	n := 1
 	for _, d := range t.Shape {
 		n *= d
@@ -64,7 +64,7 @@ func encode(t Tensor) ([]weights.Entry, error) {
 			return nil, fmt.Errorf("tensor %q has a number that is not finite; the training went wrong", t.Name)
 		}
 	}
-	e := weights.Entry{Name: t.Name, Shape: t.Shape, DType: Precision(t)}
+	e := weights.Entry{Name: t.Name, Shape: t.Shape, DType: d}
 	switch e.DType {
 	case weights.F32:
 		for _, x := range t.Data {

@@ -147,6 +147,39 @@ func TestScale(t *testing.T) {
 	}
 }
 
+// A network that reads no text has no vocabulary, and all tensors may be stored
+// in one type, but for those that it cannot hold.
+func TestStore(t *testing.T) {
+	for _, store := range []weights.DType{weights.F32, weights.F16} {
+		s := source()
+		s.Vocabulary, s.Store = nil, store
+		files, err := s.Files()
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := files.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Tokenizer != "" || m.Vocabulary() != nil {
+			t.Errorf("there is a vocabulary: %q", m.Tokenizer)
+		}
+		for _, x := range s.Tensors {
+			y, err := m.Tensor(x.Name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := store
+			if x.Name == "large numbers" || x.Name == "beyond.bias" {
+				want = weights.F32
+			}
+			if y.DType != want {
+				t.Errorf("%s is stored as %s, not %s", x.Name, y.DType, want)
+			}
+		}
+	}
+}
+
 func TestWriteTwice(t *testing.T) {
 	s := source()
 	first, err := s.Files()
@@ -230,7 +263,7 @@ func TestRefuses(t *testing.T) {
 		"none":   func(s *Source) { s.Tensors = nil },
 		"arch":   func(s *Source) { s.Arch = "../x" },
 		"config": func(s *Source) { s.Config = []byte("[]") },
-		"vocab":  func(s *Source) { s.Vocabulary = nil },
+		"vocab":  func(s *Source) { s.Vocabulary = []byte{} },
 	} {
 		s := source()
 		change(s)
@@ -353,7 +386,7 @@ func TestCheckpointRefuses(t *testing.T) {
 		path := writeFile(t, dir, "model.pth", test.data)
 		c, err := OpenCheckpoint(path)
 		if err == nil {
-			_, _, err = c.floats()
+			_, _, err = c.Floats()
 			c.Close()
 		}
 		if err == nil || !strings.Contains(err.Error(), test.want) || !strings.HasPrefix(err.Error(), path) {
@@ -383,7 +416,7 @@ func TestOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	tensors, others, err := c.floats()
+	tensors, others, err := c.Floats()
 	if want := []string{"int64", "int32", "uint8", "int8", "bool", "int16"}; err != nil || !slices.Equal(others, want) || len(tensors) != 14 {
 		t.Errorf("%d tensors and %q, %v", len(tensors), others, err)
 	}

@@ -34,6 +34,9 @@ type Source struct {
 	Others       []string // tensors of the checkpoint that have no floating point numbers, such as counters
 	Parts        []weights.Part
 	TrainedNames []string
+	// Store is the type in which all tensors are stored; without one each has
+	// that of Precision.
+	Store weights.DType
 }
 
 // ReadDir reads a folder as training leaves it:
@@ -75,7 +78,7 @@ func ReadDir(dir string) (*Source, error) {
 		return nil, err
 	}
 	defer c.Close()
-	s.Tensors, s.Others, err = c.floats()
+	s.Tensors, s.Others, err = c.Floats()
 	return s, err
 }
 

@@ -25,7 +25,7 @@ type manifest struct {
 	Arch         string          `json:"arch"`
 	Release      string          `json:"release,omitempty"`
 	Config       json.RawMessage `json:"config"`
-	Tokenizer    string          `json:"tokenizer"`
+	Tokenizer    string          `json:"tokenizer,omitempty"`
 	Shards       []shard         `json:"shards"`
 	Parts        []part          `json:"parts"`
 	TrainedNames []string        `json:"trained_names"`
@@ -63,13 +63,18 @@ func (s *Source) Files() (Files, error) {
 	if err != nil {
 		return nil, err
 	}
-	files := Files{{vocabularyFile, s.Vocabulary}}
+	var files Files
+	tokenizer := ""
+	if s.Vocabulary != nil {
+		tokenizer = vocabularyFile
+		files = append(files, File{vocabularyFile, s.Vocabulary})
+	}
 	for i, data := range shards {
 		files = append(files, File{fmt.Sprintf("%s-%d-%x.safetensors", s.Arch, i+1, sum(data)[:4]), data})
 	}
 	m := manifest{
 		Format: weights.Format, Version: weights.Version,
-		Arch: s.Arch, Release: s.Release, Config: s.Config, Tokenizer: vocabularyFile,
+		Arch: s.Arch, Release: s.Release, Config: s.Config, Tokenizer: tokenizer,
 		Parts:        make([]part, len(s.Parts)),
 		TrainedNames: append([]string{}, s.TrainedNames...),
 	}
@@ -135,6 +140,14 @@ func (files Files) Write(dir string) error {
 	return nil
 }
 
+// dtype is the type in which a tensor is stored.
+func (s *Source) dtype(t Tensor) weights.DType {
+	if s.Store == "" || s.Store == weights.F16 && largest(t.Data) > largestHalf {
+		return Precision(t)
+	}
+	return s.Store
+}
+
 func sum(data []byte) []byte {
 	s := sha256.Sum256(data)
 	return s[:]
@@ -154,7 +167,7 @@ func (s *Source) shards(size int) ([][]byte, error) {
 		if i > 0 && t.Name == tensors[i-1].Name {
 			return nil, fmt.Errorf("there are two tensors of the name %q", t.Name)
 		}
-		entries, err := encode(t)
+		entries, err := encode(t, s.dtype(t))
 		if err != nil {
 			return nil, err
 		}

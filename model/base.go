@@ -1,0 +1,382 @@
+package model
+
+import (
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/pmp-seg/pmp/kernel"
+	"github.com/pmp-seg/pmp/model/token"
+	"github.com/pmp-seg/pmp/weights"
+)
+
+// BaseConfig is the architecture of a public checkpoint.
+type BaseConfig struct {
+	Arch            string // Mask2Former or MaskFormer
+	Trunk           ResNetConfig
+	D, DM, Heads    int // as in Config
+	FFN             int // width of the mask decoder's feed-forward parts
+	Queries, Layers int
+	Pixels          DeformableConfig // of Mask2Former
+	Pyramid         int              // width of MaskFormer's pixel decoder
+	Mean, Std       [3]float32       // of pixels from 0 to 1
+	Short, Long     int              // sides of the encoded picture, at least and at most
+	Width, Height   int              // or its fixed size, whatever the picture's shape
+	Labels          []string         // what the network can name
+
+	// Prompt guidance, which "pmp import -pmp" adds.
+	PMP       bool
+	Text      TextConfig
+	Templates []string
+}
+
+// The architectures of public checkpoints, by their names in manifests.
+const (
+	Mask2Former = "mask2former"
+	MaskFormer  = "maskformer"
+)
+
+// base is a network of a public checkpoint: a mask generator, and a class head
+// that knows a list of names.
+type base struct {
+	BaseConfig
+	trunk  resnet
+	pixels interface {
+		run(g graph, f features) pyramid
+	}
+	class linear // a column for each label and one for void, in whole panels
+	model *Model
+}
+
+// LoadBase builds the network of a public checkpoint that "pmp import" has
+// written, on a device. It takes prompts that are among the checkpoint's labels.
+// Products are float32.
+func LoadBase(manifest *weights.Manifest, device kernel.Device) (*Model, error) {
+	c, err := readBaseConfig(manifest)
+	if err != nil {
+		return nil, err
+	}
+	if !c.sensible() {
+		return nil, ErrConfig
+	}
+	source, constants := stored{manifest}, &kernel.Constants{}
+	l := &loader{source: source, constants: constants, precision: Float32}
+	// What a network without calibration says of a prompt is its probability.
+	m := &Model{Config: Config{Theta: 0.5, Presence: Presence{Logit: 1}, Text: c.Text, Templates: c.Templates}, device: device}
+	b := &base{BaseConfig: c, model: m, trunk: l.resnet(c.Trunk, normalisation{c.Mean, c.Std})}
+	shape := decoderShape{q: c.Queries, d: c.D, dm: c.DM, heads: c.Heads, ffn: c.FFN, depth: c.Layers, pmp: c.PMP, e: c.Text.Width}
+	if c.Arch == MaskFormer {
+		shape.strides, shape.detr = []int{cellSize}, true
+		b.pixels = l.fpn(c.Pyramid, shape, c.Trunk.Widths)
+	} else {
+		shape.strides = levels[:]
+		b.pixels = l.deformablePixels(c.Pixels, shape, c.Trunk.Widths)
+	}
+	m.decoder.maskDecoder = l.maskDecoder(shape)
+	b.class = l.columns("class", c.D, len(c.Labels)+1)
+	m.network = b
+	if c.PMP {
+		m.text = l.textEncoder(c.Text)
+		if err := m.readsWith(manifest.Vocabulary(), source); err != nil {
+			return nil, err
+		}
+	}
+	if l.err != nil {
+		return nil, l.err
+	}
+	if err := device.Load(constants); err != nil {
+		return nil, err
+	}
+	if c.PMP {
+		if m.encoder, err = m.newPhraseEncoder(); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// columns is linear for any number of outputs: those that fill the last panel are zero.
+func (l *loader) columns(name string, in, out int) linear {
+	l.check(name+".weight", out, in)
+	l.check(name+".bias", out)
+	f := linear{weight: l.matrix(name+".weight", in, out), in: in, out: roundUp(out, kernel.Panel)}
+	f.bias = l.constants.Add(f.out, func(dst []float32) { l.source.Read(name+".bias", dst[:out]) })
+	return f
+}
+
+// sensible is Config.sensible for these.
+func (c BaseConfig) sensible() bool {
+	within := func(n, low, high, multiple int) bool { return within(n, low, high) && n%multiple == 0 }
+	ok := (!c.PMP || c.Text.sensible() && len(c.Templates) > 0) &&
+		within(c.D, 16, 1024, 16) && within(c.DM, 8, 1024, 8) && within(c.Heads, 1, 64, 1) && c.D%c.Heads == 0 && c.D/c.Heads%8 == 0 &&
+		within(c.FFN, 8, 1<<14, 8) && within(c.Queries, 1, 256, 1) && within(c.Layers, 1, 32, 1) && within(len(c.Labels), 1, 1<<14, 1) &&
+		within(c.Trunk.Stem, 8, 1024, 8)
+	if c.Arch == MaskFormer {
+		ok = ok && within(c.Pyramid, 4*groups, 1024, 4*groups)
+	} else {
+		ok = ok && c.D%(4*groups) == 0 && within(c.Pixels.Layers, 1, 32, 1) && within(c.Pixels.FFN, 8, 1<<14, 8) &&
+			c.Heads*len(levels)*points%kernel.Panel == 0
+	}
+	for i, width := range c.Trunk.Widths {
+		ok = ok && within(width, 32, 1<<14, 32) && within(c.Trunk.Depths[i], 1, 64, 1)
+	}
+	for _, s := range c.Std {
+		ok = ok && s > 0
+	}
+	const most = 4096
+	if c.Width == 0 {
+		return ok && within(c.Short, 1, most, 1) && within(c.Long, c.Short, most, 1)
+	}
+	return ok && within(c.Width, 1, most, 1) && within(c.Height, 1, most, 1)
+}
+
+// fit is the size that the checkpoint's pictures were resized to: so that the
+// short side is as long as it should, unless the long one gets too long, and
+// both rounded up to cells of the coarsest stride.
+func (b *base) fit(width, height int) (w, h int) {
+	w, h = b.Width, b.Height
+	if w == 0 {
+		short, long := min(width, height), max(width, height)
+		size, exact := b.Short, float64(b.Short)
+		if float64(long)/float64(short)*exact > float64(b.Long) {
+			exact = float64(b.Long) * float64(short) / float64(long)
+			size = int(math.RoundToEven(exact))
+		}
+		other := int(exact * float64(long) / float64(short))
+		if w, h = size, other; width > height {
+			w, h = other, size
+		}
+	}
+	return roundUp(max(w, 1), cellSize), roundUp(max(h, 1), cellSize)
+}
+
+func (b *base) taps(cells, pixels, _ int) kernel.TapTable { return kernel.ResizeTaps(cells, pixels) }
+
+// encode records everything but the maps, where nothing depends on prompts, and
+// otherwise the picture's side.
+func (b *base) encode(g graph, p *Picture, w, h int) imageMemory {
+	d := &b.model.decoder.maskDecoder
+	image := d.remember(g, b.pixels.run(g, b.trunk.run(g, b.see(g, p.pixels, p.Width, p.Height, w, h))))
+	p.reply.class, p.reply.logits = g.Input(4*maxPhrase*d.q), g.Keep(d.q*b.class.out)
+	if b.PMP {
+		p.ask.embeddings, p.ask.count = g.Input(4*maxPhrase*d.e), g.Input(4)
+	} else {
+		b.decode(g, p, image, tokens{})
+	}
+	return image
+}
+
+// decode records the mask decoder and the class head.
+func (b *base) decode(g graph, p *Picture, image imageMemory, text tokens) {
+	d := &b.model.decoder.maskDecoder
+	z := d.decode(g, image, text)
+	d.maskEmbedding(g, z, p.reply.embedding)
+	g.linearTo(p.reply.logits, z, d.q, b.class, kernel.ActNone, kernel.View{})
+}
+
+// questions records the decoder for numbers of phrases that it reads. The host
+// names the proposals, so there are no maps yet.
+func (b *base) questions(g graph, p *Picture, image imageMemory, _ func(first, n int)) {
+	if !b.PMP {
+		return
+	}
+	for i, n := range slots {
+		p.segments[i] = segment{g.Stage(), n}
+		b.decode(g, p, image, b.model.decoder.tokens(g, p.ask.embeddings, n, p.ask.count))
+	}
+}
+
+// see resizes and normalises pixels.
+func (b *base) see(g graph, pixels kernel.View, width, height, w, h int) grid {
+	x := g.grid(h, w, rgbx)
+	tapsY, tapsX := kernel.Taps(height, h), kernel.Taps(width, w)
+	g.Do(kernel.Picture{Dst: x.View, Src: pixels, TapsY: g.Data(tapsY.Encode()), TapsX: g.Data(tapsX.Encode()),
+		H: h, W: w, HP: h, WP: w, HI: height, WI: width, SizeY: tapsY.Size, SizeX: tapsX.Size})
+	row := make([]float32, 0, w*rgbx)
+	for range w {
+		row = append(row, normalisation{b.Mean, b.Std}.shift()...)
+	}
+	g.Do(kernel.Add{Dst: x.View, A: x.View, B: g.Floats(row), M: h, N: w * rgbx, MB: 1})
+	return x
+}
+
+// normalisation is what a network expects of pixels from 0 to 1. What Picture
+// makes of pixels is shifted, so that padding with zeros means the same, and the
+// stem's weights do the rest.
+type normalisation struct{ mean, std [3]float32 }
+
+func (n normalisation) shift() []float32 {
+	s := make([]float32, rgbx)
+	for c, mean := range n.mean {
+		s[c] = float32((127 - 255*float64(mean)) / 128)
+	}
+	return s
+}
+
+func (n normalisation) factor() (f [3]float32) {
+	for c, std := range n.std {
+		f[c] = float32(128 / (255 * float64(std)))
+	}
+	return f
+}
+
+// ask turns the class head's logits into P of the prompts, in which labels that
+// a prompt lists add up.
+func (b *base) ask(p *Picture, prompts []string, o Options) ([]float32, error) {
+	names, owner, err := split(prompts)
+	if err != nil {
+		return nil, err
+	}
+	asked := make([][]int, len(prompts))
+	for i, name := range names {
+		label, err := b.label(name)
+		if err != nil {
+			return nil, err
+		}
+		if of := &asked[owner[i]]; !slices.Contains(*of, label) {
+			*of = append(*of, label)
+		}
+	}
+	if err := p.keepLatest(); err != nil {
+		return nil, err
+	}
+	p.held = held{}
+	if b.PMP {
+		if err := b.guide(p, names, o); err != nil {
+			return nil, err
+		}
+	}
+	q, width := b.Queries, b.class.out
+	logits := make([]float32, q*width)
+	if err := p.session.Read(p.reply.logits, kernel.Bytes(logits)); err != nil {
+		return nil, err
+	}
+	class := make([]float32, len(prompts)*q)
+	for i := range q {
+		probability := softmax(logits[i*width:][:len(b.Labels)+1])
+		for t, labels := range asked {
+			for _, label := range labels {
+				class[t*q+i] += probability[label]
+			}
+		}
+	}
+	if err := p.session.Write(p.reply.class, kernel.Bytes(class)); err != nil {
+		return nil, err
+	}
+	if err := p.session.Write(p.ask.prompts, wordBytes([]int32{int32(min(len(prompts), mapsAtOnce))})); err != nil {
+		return nil, err
+	}
+	p.asked = p.maps[0]
+	return nil, p.session.Run(p.asked)
+}
+
+// guide lets the mask decoder read phrases.
+func (b *base) guide(p *Picture, names []string, o Options) error {
+	phrases, err := b.model.embed(names)
+	if err != nil {
+		return err
+	}
+	var embeddings []float32
+	for _, ph := range phrases {
+		embeddings = append(embeddings, ph.embedding...)
+	}
+	if err := p.session.Write(p.ask.embeddings, kernel.Bytes(embeddings)); err != nil {
+		return err
+	}
+	if err := p.session.Write(p.ask.count, wordBytes([]int32{int32(1 + o.seen(len(names)))})); err != nil {
+		return err
+	}
+	return p.session.Run(p.segmentFor(len(names)).stage)
+}
+
+// softmax is computed in place.
+func softmax(x []float32) []float32 {
+	top, sum := slices.Max(x), 0.0
+	for _, v := range x {
+		sum += math.Exp(float64(v - top))
+	}
+	for i, v := range x {
+		x[i] = float32(math.Exp(float64(v-top)) / sum)
+	}
+	return x
+}
+
+// UnknownLabel says that a network with a list of names has none like this.
+type UnknownLabel struct {
+	Name   string
+	Labels []string
+}
+
+func (e *UnknownLabel) Error() string {
+	some := strings.Join(e.Labels[:min(len(e.Labels), 20)], "; ")
+	if len(e.Labels) > 20 {
+		some += "; …"
+	}
+	return "this network knows " + itoa(len(e.Labels)) + " names and \"" + e.Name + "\" is not one of them: " + some
+}
+
+// label finds a name among the labels, of which each may list several.
+func (b *base) label(name string) (int, error) {
+	for i, label := range b.Labels {
+		if strings.EqualFold(label, name) || slices.ContainsFunc(token.Phrases(label), func(s string) bool { return strings.EqualFold(s, name) }) {
+			return i, nil
+		}
+	}
+	return 0, &UnknownLabel{name, b.Labels}
+}
+
+// readBaseConfig reads the manifest's configuration.
+func readBaseConfig(m *weights.Manifest) (BaseConfig, error) {
+	f := m.Fields()
+	c := BaseConfig{
+		Arch: m.Arch, D: f.Int("d"), DM: f.Int("dm"), Heads: f.Int("heads"), FFN: f.Int("ffn"), Queries: f.Int("queries"), Layers: f.Int("layers"),
+		Labels: f.Texts("labels"),
+	}
+	t := f.Fields("trunk")
+	if kind := t.Text("kind"); t.Err() == nil && kind != "resnet" {
+		t.Fail("kind", "is not one that this version can build; fetch weights and program of the same version")
+	}
+	c.Trunk = ResNetConfig{Stem: t.Int("stem"), Early: t.Bool("early")}
+	four := func(key string) (n [4]int) {
+		if copy(n[:], t.Ints(key)) != len(n) {
+			t.Fail(key, "has not four numbers")
+		}
+		return n
+	}
+	c.Trunk.Widths, c.Trunk.Depths = four("widths"), four("depths")
+	p := f.Fields("picture")
+	for _, x := range []struct {
+		key string
+		to  *[3]float32
+	}{{"mean", &c.Mean}, {"std", &c.Std}} {
+		list := p.List(x.key)
+		if len(list) != len(x.to) {
+			p.Fail(x.key, "has not three numbers")
+		}
+		for i := range min(len(list), len(x.to)) {
+			v, _ := list[i].Float()
+			x.to[i] = float32(v)
+		}
+	}
+	if p.Has("width") {
+		c.Width, c.Height = p.Int("width"), p.Int("height")
+	} else {
+		c.Short, c.Long = p.Int("short"), p.Int("long")
+	}
+	switch m.Arch {
+	case Mask2Former:
+		d := f.Fields("pixels")
+		c.Pixels = DeformableConfig{Layers: d.Int("layers"), FFN: d.Int("ffn")}
+	case MaskFormer:
+		c.Pyramid = f.Fields("pixels").Int("width")
+	default:
+		return c, ErrConfig
+	}
+	if f.Has("pmp") {
+		c.PMP, c.Templates = f.Bool("pmp"), f.Texts("templates")
+	}
+	if err := f.Err(); err != nil || !c.PMP {
+		return c, err
+	}
+	return c, c.Text.read(m)
+}

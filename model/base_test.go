@@ -1,0 +1,404 @@
+package model
+
+import (
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/pmp-seg/pmp/kernel"
+	"github.com/pmp-seg/pmp/kernel/scalar"
+	"github.com/pmp-seg/pmp/weights"
+	shipped "github.com/pmp-seg/pmp/weights/default"
+	"github.com/pmp-seg/pmp/weights/huggingface"
+	"github.com/pmp-seg/pmp/weights/quantize"
+)
+
+// The pictures that testdata/base.py has shown to the networks. Their sides are
+// multiples of 32, and the short one is as long as the preprocessor wants it, so
+// that nothing is resized.
+var basePictures = map[string]struct{ width, height int }{
+	"wide": {96, 64},
+	"tall": {64, 160},
+}
+
+// baseSpread is the middle and half the width of a tensor's uniform
+// distribution, the same as in testdata/base.py.
+func baseSpread(name string, shape []int) (middle, width float64) {
+	part := strings.Split(name, ".")
+	last := part[len(part)-1]
+	before := part[max(len(part)-2, 0)]
+	fan := 1
+	for _, n := range shape[min(len(shape), 1):] {
+		fan *= n
+	}
+	switch {
+	case last == "num_batches_tracked" || slices.Contains(part, "criterion"):
+		return 0, 0
+	case last == "running_var":
+		return 1, 0.5
+	case last == "running_mean":
+		return 0, 0.5
+	case before == "sampling_offsets" && last == "bias":
+		return 0, 4
+	case strings.HasSuffix(last, "bias"):
+		return 0, 0.2
+	case len(shape) == 1:
+		return 1, 0.3
+	case slices.Contains(part, "level_embed") || before == "queries_embedder" || before == "queries_features":
+		return 0, math.Sqrt(3)
+	case len(shape) == 4:
+		return 0, math.Sqrt(3 * 2 / float64(fan))
+	}
+	return 0, math.Sqrt(3 / float64(fan))
+}
+
+// checkpoint returns the tensors that save_pretrained would write, with numbers
+// that come from their names, and the names of those that are integers.
+func (f fixture) checkpoint(t testing.TB, name string) (tensors []quantize.Tensor, others []string) {
+	t.Helper()
+	for _, line := range strings.Split(string(f.bytes(t, "names")), "\n") {
+		field := strings.Fields(line)
+		if field[1] != "F32" {
+			others = append(others, field[0])
+			continue
+		}
+		x, n := quantize.Tensor{Name: field[0]}, 1
+		for _, s := range field[2:] {
+			size, err := strconv.Atoi(s)
+			must(t, err)
+			x.Shape, n = append(x.Shape, size), n*size
+		}
+		middle, width := baseSpread(x.Name, x.Shape)
+		s := newStream(name + "/" + x.Name)
+		for i := range n {
+			x.Data = append(x.Data, float32(middle+float64(width*s.uniform(i))))
+		}
+		tensors = append(tensors, x)
+	}
+	return tensors, others
+}
+
+// convert imports a fixture's checkpoint.
+func convert(t testing.TB, f fixture, name string) *quantize.Source {
+	t.Helper()
+	tensors, others := f.checkpoint(t, name)
+	source, report, err := huggingface.Convert(f.bytes(t, "config"), []byte(`{"size":{"shortest_edge":64,"longest_edge":640}}`), tensors, others)
+	must(t, err)
+	for _, unused := range report.Unused {
+		if !huggingface.Ignored(unused) {
+			t.Errorf("nothing takes %q", unused)
+		}
+	}
+	return source
+}
+
+// newTestBase builds the network of a fixture's checkpoint.
+func newTestBase(t testing.TB, f fixture, name string, device kernel.Device) *Model {
+	t.Helper()
+	return loadSource(t, convert(t, f, name), device)
+}
+
+// loadSource builds the network of a source as it is read after it was written.
+func loadSource(t testing.TB, source *quantize.Source, device kernel.Device) *Model {
+	t.Helper()
+	source.Store = weights.F32
+	files, err := source.Files()
+	must(t, err)
+	manifest, err := files.Open()
+	must(t, err)
+	m, err := LoadBase(manifest, device)
+	must(t, err)
+	t.Cleanup(func() { m.Close() })
+	return m
+}
+
+// baseTaps are what the parts of a network leave, by the names in the fixture.
+func baseTaps(t testing.TB, m *Model, width, height int, rgba []byte) map[string][]float32 {
+	t.Helper()
+	b, d := m.network.(*base), &m.decoder.maskDecoder
+	g := newGraph(&kernel.Program{})
+	g.Stage()
+	pixels := g.Input(4 * width * height)
+	f := b.trunk.run(g, b.see(g, pixels, width, height, width, height))
+	pixelStage := g.Stage()
+	pyramid := b.pixels.run(g, f)
+	decoderStage := g.Stage()
+	d.decode(g, d.remember(g, pyramid), tokens{})
+	views := map[string]tap{}
+	for stride, m := range map[int]grid{4: f.f4, 8: f.f8, 16: f.f16, 32: f.f32} {
+		views["f"+itoa(stride)] = tap{m.View, m.cells() * m.c}
+	}
+	views["mask features"] = tap{pyramid.mask[4].View, pyramid.mask[4].cells() * d.dm}
+	norms := func(stage int) []kernel.LayerNorm {
+		return opsOf(g.Program, stage, func(o kernel.LayerNorm) bool { return o.N == d.d })
+	}
+	for i, o := range norms(pixelStage) { // two a layer
+		if i%2 == 1 {
+			views["pixel."+itoa(i/2)] = tap{o.Dst, o.M * o.N}
+		}
+	}
+	if b.Arch == MaskFormer {
+		for i, o := range opsOf(g.Program, pixelStage, func(o kernel.GroupNorm) bool { return o.Act == kernel.ActReLU })[1:] {
+			views["pyramid."+itoa(i)] = tap{o.Dst, o.M * o.N}
+		}
+	} else {
+		for i, o := range opsOf(g.Program, pixelStage, func(o kernel.Add) bool { return o.MB == 1 }) {
+			views["pyramid."+itoa(i)] = tap{o.A, o.M * o.N}
+		}
+	}
+	each := 3 // layer norms in a layer of MaskFormer's decoder
+	if b.Arch == Mask2Former {
+		each = 4 // and one before the mask
+	}
+	for i := range d.layers {
+		views["layer."+itoa(i)] = tap{norms(decoderStage)[each*i+each-1].Dst, d.q * d.d}
+	}
+	taps := newTaps(g.Program, views)
+	g.Plan()
+	s, err := m.device.Open(g.Program)
+	must(t, err)
+	defer s.Close()
+	must(t, s.Write(pixels, rgba))
+	for stage := range taps.stage {
+		must(t, s.Run(stage))
+	}
+	return taps.read(t, s)
+}
+
+// The networks of public checkpoints compute what transformers computes, part by
+// part, and as a whole what it makes of a picture.
+func TestBases(t *testing.T) {
+	for _, name := range []string{Mask2Former, MaskFormer} {
+		f := readFixture(t, name+".safetensors")
+		for _, d := range devices {
+			t.Run(name+"/"+d.name, func(t *testing.T) {
+				device, err := d.open()
+				must(t, err)
+				m := newTestBase(t, f, name, device)
+				worst, compared := worstErrors{}, map[string]bool{}
+				compare := func(name, what string, x []float32) {
+					t.Helper()
+					compared[name+"/"+what] = true
+					worst.add(what, f.compare(t, name+"/"+what, x))
+				}
+				for picture, size := range basePictures {
+					rgba := testPixels(picture, size.width, size.height)
+					for what, x := range baseTaps(t, m, size.width, size.height, rgba) {
+						compare(picture, what, x)
+					}
+					p, err := m.NewPicture(size.width, size.height)
+					must(t, err)
+					must(t, p.Write(rgba))
+					must(t, p.Encode())
+					compare(picture, "class", classLogits(t, p))
+					compare(picture, "mask", maskLogits(t, p))
+					compare(picture, "scores", labelMaps(t, p, m.network.(*base).Labels))
+					must(t, p.Close())
+				}
+				for what := range f {
+					if picture, _, ok := strings.Cut(what, "/"); ok && basePictures[picture].width > 0 && !compared[strings.TrimSuffix(what, "#")] {
+						t.Errorf("%s is not compared", what)
+					}
+				}
+				worst.log(t)
+			})
+		}
+	}
+}
+
+// classLogits are those of all labels and void.
+func classLogits(t testing.TB, p *Picture) []float32 {
+	t.Helper()
+	b := p.model.network.(*base)
+	logits := make([]float32, b.Queries*b.class.out)
+	must(t, p.session.Read(p.reply.logits, kernel.Bytes(logits)))
+	return columns(logits, b.class.out, len(b.Labels)+1)
+}
+
+// labelMaps are the maps of prompts: sums of the proposals, each times how likely
+// it has that label.
+func labelMaps(t testing.TB, p *Picture, labels []string) (scores []float32) {
+	t.Helper()
+	r, err := p.Segment(labels, Options{Presence: -1})
+	must(t, err)
+	for i := range labels {
+		s, _ := r.Map(i)
+		scores = append(scores, s...)
+	}
+	return scores
+}
+
+// maskLogits takes the sigmoid off the proposals.
+func maskLogits(t testing.TB, p *Picture) (logits []float32) {
+	t.Helper()
+	q, cells := p.model.decoder.q, p.map4.cells()
+	for first := 0; first < q; first += mapsAtOnce {
+		must(t, p.session.Run(p.proposals[first/mapsAtOnce]))
+		x := make([]float32, min(q-first, mapsAtOnce)*cells)
+		must(t, p.session.Read(p.reply.maps, kernel.Bytes(x)))
+		for _, v := range x {
+			logits = append(logits, float32(math.Log(float64(v)/(1-float64(v)))))
+		}
+	}
+	return logits
+}
+
+func TestBasePrompts(t *testing.T) {
+	f := readFixture(t, "maskformer.safetensors")
+	device, err := devices[1].open()
+	must(t, err)
+	m := newTestBase(t, f, MaskFormer, device)
+	p, err := m.NewPicture(50, 40)
+	must(t, err)
+	must(t, p.Write(testPixels("any", 50, 40)))
+	must(t, p.Encode())
+	if _, err := p.Segment([]string{"dog", "unicorn"}, Options{}); err == nil || !strings.Contains(err.Error(), `11 names and "unicorn"`) {
+		t.Errorf("an unknown name gives %v", err)
+	}
+	if _, err := p.Segment(nil, Options{}); err != ErrNoPrompt {
+		t.Errorf("no prompt gives %v", err)
+	}
+	maps := func(prompts ...string) (all [][]float32) {
+		r, err := p.Segment(prompts, Options{})
+		must(t, err)
+		for i := range prompts {
+			s, _ := r.Map(i)
+			all = append(all, s)
+		}
+		return all
+	}
+	apart, joined := maps("dog", "Potted Plant"), maps("potted plant, dog, DOG")
+	for i, got := range joined[0] {
+		if want := apart[0][i] + apart[1][i]; math.Abs(float64(got-want)) > 1e-5 {
+			t.Fatalf("labels of one prompt add up to %v, want %v", got, want)
+		}
+	}
+}
+
+// Weights whose configuration or tensors do not fit are refused.
+func TestBaseRefuses(t *testing.T) {
+	f := readFixture(t, "mask2former.safetensors")
+	for _, c := range []struct{ old, new string }{
+		{`"kind":"resnet"`, `"kind":"swin"`}, {`"widths":[32,64,96,160]`, `"widths":[32,64,96]`}, {`"widths":[32,64,96,160]`, `"widths":[32,64,96,161]`},
+		{`"heads":4`, `"heads":7`}, {`"d":128`, `"d":120`}, {`"d":128`, `"d":256`}, {`"queries":20`, `"queries":0`}, {`"queries":20`, `"queries":400`},
+		{`0.229`, `0`}, {`"layers":4`, `"layers":3000`}, {`"short":64`, `"short":100000`}, {`"dog",`, ``}, {`"dog",`, `7,`}, {`"stem":16`, `"stem":32`},
+		{`"dm":64`, `"pmp":true,"dm":64`},
+	} {
+		source := convert(t, f, Mask2Former)
+		changed := strings.Replace(string(source.Config), c.old, c.new, 1)
+		if changed == string(source.Config) {
+			t.Fatalf("the configuration has no %s", c.old)
+		}
+		source.Config = []byte(changed)
+		files, err := source.Files()
+		must(t, err)
+		manifest, err := files.Open()
+		must(t, err)
+		if _, err := LoadBase(manifest, scalar.New()); err == nil {
+			t.Errorf("%s instead of %s: no error", c.new, c.old)
+		}
+	}
+}
+
+// Pictures are encoded at the sizes that transformers chooses.
+func TestBaseFit(t *testing.T) {
+	for _, c := range []struct {
+		config              BaseConfig
+		width, height, w, h int
+	}{
+		{BaseConfig{Short: 800, Long: 1333}, 640, 480, 1088, 800}, // 1066 × 800
+		{BaseConfig{Short: 800, Long: 1333}, 480, 640, 800, 1088},
+		{BaseConfig{Short: 800, Long: 1333}, 2000, 1000, 1344, 672}, // 1333 × 666
+		{BaseConfig{Short: 640, Long: 2560}, 683, 512, 864, 640},    // 853 × 640
+		{BaseConfig{Short: 800, Long: 1333}, 50_000, 1, 1344, 32},
+		{BaseConfig{Width: 384, Height: 384}, 640, 480, 384, 384},
+	} {
+		if w, h := (&base{BaseConfig: c.config}).fit(c.width, c.height); w != c.w || h != c.h {
+			t.Errorf("%d × %d: got %d × %d, want %d × %d", c.width, c.height, w, h, c.w, c.h)
+		}
+	}
+}
+
+// With guidance that was not trained yet a network answers what it did without, to
+// the last bit, whatever is asked; with guidance that says something it does not.
+func TestBaseGuidance(t *testing.T) {
+	reader, err := weights.Load(shipped.FS.ReadFile)
+	must(t, err)
+	prompts := []string{"dog", "potted plant, tree", "sky"}
+	for _, name := range []string{Mask2Former, MaskFormer} {
+		f := readFixture(t, name+".safetensors")
+		// answer is what a network makes of a picture, with a change to its tensors.
+		answer := func(guided bool, o Options, change func(x quantize.Tensor)) []float32 {
+			source := convert(t, f, name)
+			if guided {
+				must(t, huggingface.Guide(source, reader))
+			}
+			for _, x := range source.Tensors {
+				change(x)
+			}
+			device, err := devices[1].open()
+			must(t, err)
+			m := loadSource(t, source, device)
+			p, err := m.NewPicture(96, 64)
+			must(t, err)
+			must(t, p.Write(testPixels("wide", 96, 64)))
+			must(t, p.Encode())
+			r, err := p.Segment(prompts, o)
+			must(t, err)
+			all := classLogits(t, p)
+			for i := range prompts {
+				s, _ := r.Map(i)
+				all = append(all, s...)
+			}
+			return append(all, maskLogits(t, p)...)
+		}
+		same := func(quantize.Tensor) {}
+		louder := func(x quantize.Tensor) {
+			if strings.Contains(x.Name, ".text") && strings.HasSuffix(x.Name, ".out.weight") {
+				for i := range x.Data {
+					x.Data[i] = float32(i%7-3) / 20
+				}
+			}
+		}
+		plain := answer(false, Options{}, same)
+		if got := answer(true, Options{}, same); !slices.Equal(got, plain) {
+			t.Errorf("%s: guidance that was not trained changes the answer", name)
+		}
+		guided := answer(true, Options{}, louder)
+		if slices.Equal(guided, plain) {
+			t.Errorf("%s: guidance changes nothing", name)
+		}
+		if slices.Equal(guided, answer(true, Options{Unguided: true}, louder)) {
+			t.Errorf("%s: the decoder does not read the prompts", name)
+		}
+	}
+}
+
+// TestCheckpoint compares a whole checkpoint with what testdata/checkpoint.py has
+// written beside it.
+func TestCheckpoint(t *testing.T) {
+	dir := os.Getenv("PMP_CHECKPOINT")
+	if dir == "" {
+		t.Skip("PMP_CHECKPOINT is not set; testdata/checkpoint.py says what it is")
+	}
+	file, err := os.ReadFile(filepath.Join(dir, "expected.safetensors"))
+	must(t, err)
+	f := parseFixture(t, file)
+	source, _, err := huggingface.ReadDir(dir)
+	must(t, err)
+	device, err := devices[1].open()
+	must(t, err)
+	m := loadSource(t, source, device)
+	const width, height = 320, 256
+	p, err := m.NewPicture(width, height)
+	must(t, err)
+	must(t, p.Write(testPixels("checkpoint", width, height)))
+	must(t, p.Encode())
+	b := m.network.(*base)
+	t.Logf("class is off by %.1e", f.compare(t, "class", classLogits(t, p)))
+	t.Logf("scores are off by %.1e", f.compare(t, "scores", labelMaps(t, p, b.Labels)))
+}

@@ -1,0 +1,53 @@
+"""Runs transformers on a checkpoint of any size and keeps what it says, for the test that compares it with ours:
+
+    python checkpoint.py FOLDER [mask2former|maskformer]
+    PMP_CHECKPOINT=FOLDER go test ./model -run TestCheckpoint -v
+
+FOLDER has what save_pretrained writes. With a name the folder is filled first, with a network of the usual size (ResNet-50,
+100 queries) and random weights. FOLDER/expected.safetensors is made in 32 bits; the picture's size is that of SIZE.
+"""
+import json
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.numpy import save_file
+from transformers import (AutoConfig, Mask2FormerConfig, Mask2FormerForUniversalSegmentation, MaskFormerConfig, MaskFormerDetrConfig,
+                          MaskFormerForInstanceSegmentation, ResNetConfig)
+
+from streams import fixture, picture, sampled
+
+SIZE = 320, 256                                       # width and height, multiples of 32; TestCheckpoint has them, too
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+MODELS = {"mask2former": Mask2FormerForUniversalSegmentation, "maskformer": MaskFormerForInstanceSegmentation}
+
+
+def make(folder, name):
+    torch.manual_seed(1)
+    backbone = ResNetConfig(out_features=["stage1", "stage2", "stage3", "stage4"])
+    config = Mask2FormerConfig(backbone_config=backbone, num_labels=133) if name == "mask2former" else \
+        MaskFormerConfig(backbone_config=backbone, decoder_config=MaskFormerDetrConfig(), num_labels=150)
+    model = MODELS[name](config)
+    for key, x in model.state_dict().items():         # what initialisation leaves at 0 and 1 would hide mistakes
+        last = key.rsplit(".", 1)[-1]
+        if last == "running_var":
+            x.uniform_(0.5, 1.5)
+        elif x.is_floating_point() and x.dim() == 1 and "criterion" not in key:
+            x.copy_(torch.rand_like(x) * 0.4 + (0.8 if last == "weight" else -0.2))
+    model.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(
+        {"size": {"width": SIZE[0], "height": SIZE[1]}, "image_mean": MEAN, "image_std": STD}))
+
+
+folder = Path(sys.argv[1])
+if len(sys.argv) > 2:
+    make(folder, sys.argv[2])
+model = MODELS[AutoConfig.from_pretrained(folder).model_type].from_pretrained(folder).eval()
+pixels = torch.from_numpy((picture("checkpoint", *SIZE) / 255.0 - MEAN) / STD).float().permute(2, 0, 1)[None]
+with torch.no_grad():
+    out = model(pixel_values=pixels)
+    classes, masks = out.class_queries_logits[0], out.masks_queries_logits[0]
+    sampled("class", classes.double())
+    sampled("scores", torch.einsum("qc,qhw->chw", classes.softmax(-1)[:, :-1], masks.sigmoid()).flatten(1).double())
+save_file(fixture, folder / "expected.safetensors")
+print({k: v[1:].tolist() for k, v in fixture.items() if k.endswith("#")})

@@ -1,0 +1,100 @@
+package huggingface
+
+import (
+	"encoding/json"
+	"fmt"
+	"hash/fnv"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+
+	"github.com/pmp-seg/pmp/weights"
+	"github.com/pmp-seg/pmp/weights/quantize"
+)
+
+// Guide adds prompt guidance to a source that Convert has made: the text encoder
+// and the vocabulary of reader, which are weights of ours, and in the mask decoder
+// an attention from queries to prompts before the first layer and in each.
+// Their last projections are zero, so that the network computes what it did, to
+// the last bit, until they are trained.
+func Guide(s *quantize.Source, reader *weights.Manifest) error {
+	var config map[string]any
+	if err := json.Unmarshal(s.Config, &config); err != nil {
+		return err
+	}
+	var of struct {
+		D, Layers int
+	}
+	if err := json.Unmarshal(s.Config, &of); err != nil {
+		return err
+	}
+	f := reader.Fields()
+	text := f.Fields("text")
+	config["pmp"], config["templates"] = true, f.Texts("templates")
+	config["text"] = map[string]int{"layers": text.Int("layers"), "heads": text.Int("heads"), "max_tokens": text.Int("max_tokens")}
+	if err := f.Err(); err != nil {
+		return err
+	}
+	width := 0
+	for _, name := range reader.Names() {
+		if !strings.HasPrefix(name, "text.") {
+			continue
+		}
+		t, err := reader.Tensor(name)
+		if err != nil {
+			return err
+		}
+		x := quantize.Tensor{Name: name, Shape: t.Shape, Data: make([]float32, t.Len())}
+		t.Float32(x.Data)
+		s.Tensors = append(s.Tensors, x)
+		if name == "text.center" {
+			width = t.Len()
+		}
+	}
+	if width == 0 {
+		return fmt.Errorf("the weights that prompts are read with have no text encoder")
+	}
+	s.Vocabulary = reader.Vocabulary()
+	s.Parts = append(s.Parts, slices.DeleteFunc(slices.Clone(reader.Parts), func(p weights.Part) bool { return !strings.Contains(p.Name, "text") })...)
+
+	steps := []string{"decoder.text_first"}
+	for i := range of.Layers {
+		steps = append(steps, fmt.Sprintf("decoder.layers.%d.text", i))
+	}
+	s.Tensors = append(s.Tensors, random("decoder.text_proj.weight", of.D, width), zeros("decoder.text_proj.bias", of.D), random("decoder.null_key", of.D))
+	for _, step := range steps {
+		for _, part := range []string{".q", ".k", ".v"} {
+			s.Tensors = append(s.Tensors, random(step+part+".weight", of.D, of.D), zeros(step+part+".bias", of.D))
+		}
+		s.Tensors = append(s.Tensors, zeros(step+".out.weight", of.D, of.D), zeros(step+".out.bias", of.D))
+	}
+	var err error
+	s.Config, err = json.Marshal(config)
+	return err
+}
+
+func zeros(name string, shape ...int) quantize.Tensor {
+	n := 1
+	for _, s := range shape {
+		n *= s
+	}
+	return quantize.Tensor{Name: name, Shape: shape, Data: make([]float32, n)}
+}
+
+// random is the usual start of a layer, with numbers that come from its name.
+func random(name string, shape ...int) quantize.Tensor {
+	h := fnv.New64a()
+	h.Write([]byte(name))
+	r := rand.New(rand.NewPCG(h.Sum64(), 0))
+	t := zeros(name, shape...)
+	sides := 0
+	for _, s := range shape {
+		sides += s
+	}
+	width := math.Sqrt(6 / float64(sides))
+	for i := range t.Data {
+		t.Data[i] = float32(width * (2*r.Float64() - 1))
+	}
+	return t
+}
