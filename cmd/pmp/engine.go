@@ -23,7 +23,7 @@ type engineFlags struct {
 func (f *engineFlags) register(flags *flag.FlagSet) {
 	flags.StringVar(&f.weights, "weights", "", "folder of weights (default: the shipped model)")
 	flags.StringVar(&f.device, "device", "auto", "auto, simd or scalar")
-	flags.StringVar(&f.precision, "precision", "int8", "int8 or f32: how products with weights are computed")
+	flags.StringVar(&f.precision, "precision", "int8", "int8 or f32: how products with weights are computed (always f32 for a public checkpoint)")
 }
 
 // readWeights reads a folder of weights, or the shipped ones if dir is empty.
@@ -64,12 +64,21 @@ func (f engineFlags) load() (*model.Model, kernel.Device, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	loaded, err := model.Load(m, device, precision)
+	loaded, err := build(m, device, precision)
 	if err != nil {
 		device.Close()
 		return nil, nil, err
 	}
 	return loaded, device, nil
+}
+
+// build makes the network that a manifest describes.
+func build(m *weights.Manifest, device kernel.Device, precision model.Precision) (*model.Model, error) {
+	switch m.Arch {
+	case model.Mask2Former, model.MaskFormer:
+		return model.LoadBase(m, device)
+	}
+	return model.Load(m, device, precision)
 }
 
 // encode puts a photo on the model's device and encodes it.

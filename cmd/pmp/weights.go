@@ -11,6 +11,7 @@ import (
 	"github.com/pmp-seg/pmp/kernel/scalar"
 	"github.com/pmp-seg/pmp/model"
 	"github.com/pmp-seg/pmp/weights"
+	"github.com/pmp-seg/pmp/weights/huggingface"
 	"github.com/pmp-seg/pmp/weights/quantize"
 )
 
@@ -42,6 +43,8 @@ func inspect(args []string, out io.Writer) error {
 func importWeights(args []string, out io.Writer) error {
 	flags := newFlags("import")
 	dir := flags.String("o", "", "folder to write the weights to")
+	store := flags.String("store", "", "f32, f16 or int8: how tensors are stored (default: f16 for a public checkpoint, int8, where that does no harm, for ours)")
+	pmp := flags.Bool("pmp", false, "add prompt guidance to a public checkpoint, to be trained: until then it changes nothing")
 	rest, err := parse(flags, args)
 	if err != nil {
 		return err
@@ -50,16 +53,32 @@ func importWeights(args []string, out io.Writer) error {
 		flags.Usage()
 		return errors.New("import needs the folder of a checkpoint and -o")
 	}
-	source, err := quantize.ReadDir(rest[0])
+	types := map[string]weights.DType{"f32": weights.F32, "f16": weights.F16, "int8": ""}
+	if _, ok := types[*store]; !ok && *store != "" {
+		return fmt.Errorf("-store %s: it is f32, f16 or int8", *store)
+	}
+	public := huggingface.Is(rest[0])
+	if *pmp && !public {
+		return errors.New("-pmp is for public checkpoints; whether ours has prompt guidance is decided when it is trained")
+	}
+	read, weigh := quantize.ReadDir, fitting
+	if public {
+		read = func(dir string) (*quantize.Source, error) { return readPublic(dir, *pmp, out) }
+		weigh = func(s *quantize.Source, _ io.Writer) (quantize.Files, *weights.Manifest, error) { return quantized(s) }
+	}
+	source, err := read(rest[0])
 	if err != nil {
 		return err
+	}
+	if *store != "" {
+		source.Store = types[*store]
 	}
 	// What is written must be a network that can be built.
-	files, m, err := fitting(source, out)
+	files, m, err := weigh(source, out)
 	if err != nil {
 		return err
 	}
-	loaded, err := model.Load(m, scalar.New(), model.Int8)
+	loaded, err := build(m, scalar.New(), model.Int8)
 	if err != nil {
 		return fmt.Errorf("no network can be built from this checkpoint: %w", err)
 	}
@@ -69,6 +88,33 @@ func importWeights(args []string, out io.Writer) error {
 	}
 	fmt.Fprintf(out, "wrote %d files, %.2f MB, to %s\n", len(files), float64(m.Size())/1e6, *dir)
 	return nil
+}
+
+// readPublic reads a checkpoint of the transformers library, tells what became of
+// its tensors, and adds prompt guidance, which reads with the shipped text encoder.
+func readPublic(dir string, guided bool, out io.Writer) (*quantize.Source, error) {
+	source, report, err := huggingface.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	training := 0
+	for _, name := range report.Unused {
+		if huggingface.Ignored(name) {
+			training++
+		} else {
+			fmt.Fprintf(out, "unused: %s\n", name)
+		}
+	}
+	fmt.Fprintf(out, "%d tensors are used, %d are not, and %d only training needs\n", len(report.Used), len(report.Unused)-training, training)
+	source.Store = weights.F16
+	if !guided {
+		return source, nil
+	}
+	reader, err := readWeights("")
+	if err != nil {
+		return nil, err
+	}
+	return source, huggingface.Guide(source, reader)
 }
 
 // fitting makes weights of a source's tensors, without those that the network

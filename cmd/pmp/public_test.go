@@ -1,0 +1,123 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/pmp-seg/pmp/weights"
+	"github.com/pmp-seg/pmp/weights/quantize"
+)
+
+// TestImportPublic imports a small checkpoint in the layout of the transformers
+// library, and takes it to a photo. That its numbers are right is tested in
+// package model.
+func TestImportPublic(t *testing.T) {
+	file, err := os.ReadFile("../../model/testdata/mask2former.safetensors")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fixture, err := weights.ReadSafetensors(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var config []byte
+	var entries []weights.Entry
+	random := rand.New(rand.NewPCG(2, 2))
+	for _, f := range fixture {
+		switch f.Name {
+		case "config":
+			config = f.Data
+		case "names":
+			for _, line := range strings.Split(string(f.Data), "\n") {
+				field := strings.Fields(line)
+				n, shape := 1, []int{}
+				for _, s := range field[2:] {
+					size, err := strconv.Atoi(s)
+					if err != nil {
+						t.Fatal(err)
+					}
+					shape, n = append(shape, size), n*size
+				}
+				x := make([]float32, n)
+				for i := range x {
+					x[i] = 0.1 + 0.1*random.Float32() // variances may not be negative
+				}
+				entries = append(entries, weights.Entry{Name: field[0], DType: weights.F32, Shape: shape, Data: littleEndian(x)})
+			}
+		}
+	}
+	source := t.TempDir()
+	tensors := quantize.Safetensors(entries)
+	write := func(name string, data []byte) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(source, name), data, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("config.json", config)
+	write("preprocessor_config.json", []byte(`{"size":{"width":64,"height":96}}`))
+
+	// What cannot be used leaves nothing behind.
+	target := filepath.Join(t.TempDir(), "weights")
+	for about, data := range map[string][]byte{
+		"truncated":     tensors[:len(tensors)-1000],
+		"empty":         {},
+		"not a tensor":  tensors[8:],
+		"a part":        quantize.Safetensors(entries[:len(entries)-3]),
+		"another shape": quantize.Safetensors(append(entries[1:len(entries):len(entries)], weights.Entry{Name: entries[0].Name, DType: weights.F32, Shape: []int{3}, Data: make([]byte, 12)})),
+	} {
+		write("model.safetensors", data)
+		if err := run([]string{"import", source, "-o", target}, &bytes.Buffer{}); err == nil {
+			t.Errorf("%s: no error", about)
+		}
+		if _, err := os.Stat(target); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: there is a folder: %v", about, err)
+		}
+	}
+
+	write("model.safetensors", tensors)
+	sizes := map[string]int{}
+	for _, store := range []string{"f32", "int8", "f16"} {
+		out := pmp(t, "import", source, "-o", target, "-store", store)
+		if !strings.Contains(out, "0 are not") {
+			t.Errorf("the report is %q", out)
+		}
+		m, err := readWeights(target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sizes[store] = m.Size()
+	}
+	if !(2*sizes["int8"] < sizes["f32"] && sizes["f16"] < sizes["f32"]*6/10) {
+		t.Errorf("the sizes are %v", sizes)
+	}
+	plain := filepath.Join(t.TempDir(), "plain")
+	pmp(t, "import", source, "-o", plain)
+	pmp(t, "import", source, "-o", target, "-pmp")
+	photo := "../../site/examples/cat.jpg"
+	ask := func(dir string) string {
+		return pmp(t, "segment", photo, "dog", "sky, grass", "-weights", dir, "-json")
+	}
+	if ask(plain) != ask(target) {
+		t.Error("guidance that was not trained changes the answer")
+	}
+	var got answer
+	if err := json.Unmarshal([]byte(ask(target)), &got); err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Masks) != 2 || got.Masks[1].Text != "sky, grass" {
+		t.Errorf("the answer is %+v", got)
+	}
+	err = run([]string{"segment", photo, "unicorn", "-weights", target}, &bytes.Buffer{})
+	if err == nil || !strings.Contains(err.Error(), "potted plant") {
+		t.Errorf("a name that is not a label: %v", err)
+	}
+}
