@@ -1,6 +1,7 @@
 package model
 
 import (
+	"encoding/json"
 	"math"
 	"os"
 	"path/filepath"
@@ -390,10 +391,15 @@ func TestCheckpoint(t *testing.T) {
 	f := parseFixture(t, file)
 	source, _, err := huggingface.ReadDir(dir)
 	must(t, err)
+	const width, height = 320, 256
+	var config map[string]any
+	must(t, json.Unmarshal(source.Config, &config))
+	config["picture"] = map[string]any{"width": width, "height": height, "mean": []float64{0.485, 0.456, 0.406}, "std": []float64{0.229, 0.224, 0.225}}
+	source.Config, err = json.Marshal(config)
+	must(t, err)
 	device, err := devices[1].open()
 	must(t, err)
 	m := loadSource(t, source, device)
-	const width, height = 320, 256
 	p, err := m.NewPicture(width, height)
 	must(t, err)
 	must(t, p.Write(testPixels("checkpoint", width, height)))

@@ -4,9 +4,8 @@
     PMP_CHECKPOINT=FOLDER go test ./model -run TestCheckpoint -v
 
 FOLDER has what save_pretrained writes. With a name the folder is filled first, with a network of the usual size (ResNet-50,
-100 queries) and random weights. FOLDER/expected.safetensors is made in 32 bits; the picture's size is that of SIZE.
+100 queries) and random weights. FOLDER/expected.safetensors is made in 32 bits, of a picture of SIZE that is not resized.
 """
-import json
 import sys
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from transformers import (AutoConfig, Mask2FormerConfig, Mask2FormerForUniversal
 
 from streams import fixture, picture, sampled
 
-SIZE = 320, 256                                       # width and height, multiples of 32; TestCheckpoint has them, too
+SIZE = 320, 256                                       # width and height; TestCheckpoint has all three, too
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 MODELS = {"mask2former": Mask2FormerForUniversalSegmentation, "maskformer": MaskFormerForInstanceSegmentation}
 
@@ -35,8 +34,6 @@ def make(folder, name):
         elif x.is_floating_point() and x.dim() == 1 and "criterion" not in key:
             x.copy_(torch.rand_like(x) * 0.4 + (0.8 if last == "weight" else -0.2))
     model.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps(
-        {"size": {"width": SIZE[0], "height": SIZE[1]}, "image_mean": MEAN, "image_std": STD}))
 
 
 folder = Path(sys.argv[1])
