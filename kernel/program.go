@@ -91,6 +91,10 @@ func (p *Program) Ops(stage int) []Op {
 	return p.ops[p.stages[stage]:end]
 }
 
+// add is called from more than a hundred places, each of which would otherwise have
+// a copy of it in the engine that a browser downloads.
+//
+//go:noinline
 func (p *Program) add(b buffer) View {
 	if p.planned {
 		panic("kernel: buffer made after Plan")
