@@ -222,34 +222,34 @@ func (n normalisation) factor() (f [3]float32) {
 
 // ask turns the class head's logits into P of the prompts, in which labels that
 // a prompt lists add up.
-func (b *base) ask(p *Picture, prompts []string, o Options) ([]float32, error) {
+func (b *base) ask(p *Picture, prompts []string, o Options) (shares, beside []float32, err error) {
 	names, owner, err := split(prompts)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	asked := make([][]int, len(prompts))
 	for i, name := range names {
 		label, err := b.label(name)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if of := &asked[owner[i]]; !slices.Contains(*of, label) {
 			*of = append(*of, label)
 		}
 	}
 	if err := p.keepLatest(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	p.held = held{}
 	if b.PMP {
 		if err := b.guide(p, names, o); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	q, width := b.Queries, b.class.out
 	logits := make([]float32, q*width)
 	if err := p.session.Read(p.reply.logits, kernel.Bytes(logits)); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	class := make([]float32, len(prompts)*q)
 	for i := range q {
@@ -261,13 +261,13 @@ func (b *base) ask(p *Picture, prompts []string, o Options) ([]float32, error) {
 		}
 	}
 	if err := p.session.Write(p.reply.class, kernel.Bytes(class)); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := p.session.Write(p.ask.prompts, wordBytes([]int32{int32(min(len(prompts), mapsAtOnce))})); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	p.asked = p.maps[0]
-	return nil, p.session.Run(p.asked)
+	return make([]float32, len(prompts)), nil, p.session.Run(p.asked)
 }
 
 // guide lets the mask decoder read phrases.

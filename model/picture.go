@@ -198,9 +198,9 @@ type network interface {
 	// questions records stages that end in the maps of n prompts.
 	questions(g graph, p *Picture, image imageMemory, makeMaps func(first, n int))
 	// ask leaves P of the prompts in p.reply, and the first of their maps. It
-	// returns where P of the prompts is after Wait, asked beside others, or nil if
-	// that is not done.
-	ask(p *Picture, prompts []string, o Options) (beside []float32, err error)
+	// returns the second stage's share in each prompt, and where P of the prompts is
+	// after Wait, asked beside others, or nil if that is not done.
+	ask(p *Picture, prompts []string, o Options) (shares, beside []float32, err error)
 	// taps are those that bring a side of a map to the picture's pixels; frame is
 	// the side of the encoded picture.
 	taps(cells, pixels, frame int) kernel.TapTable
@@ -240,16 +240,20 @@ func (n *prompted) questions(g graph, p *Picture, image imageMemory, makeMaps fu
 	}
 }
 
-func (n *prompted) ask(p *Picture, prompts []string, o Options) ([]float32, error) {
+func (n *prompted) ask(p *Picture, prompts []string, o Options) (shares, beside []float32, err error) {
 	phrases, owner, err := n.m.prompts(prompts)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	beside, err := p.contrast(phrases, owner, len(prompts), o)
+	shares = slices.Repeat([]float32{max(n.m.Config.Alpha, n.m.Config.Beta)}, len(prompts))
+	for i, ph := range phrases {
+		shares[owner[i]] = min(shares[owner[i]], ph.share)
+	}
+	beside, err = p.contrast(phrases, owner, len(prompts), o)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return beside, p.run(p.segmentFor(len(phrases)), phrases, owner, o.seen(len(phrases)), len(prompts))
+	return shares, beside, p.run(p.segmentFor(len(phrases)), phrases, owner, o.seen(len(phrases)), len(prompts))
 }
 
 // segment records the decoder and the second stage for n phrases, up to what
@@ -432,7 +436,7 @@ func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 	case !(o.Threshold >= 0 && o.Threshold < 1 || o.Threshold == NoThreshold):
 		return nil, ErrThreshold
 	}
-	beside, err := m.network.ask(p, prompts, o)
+	shares, beside, err := m.network.ask(p, prompts, o)
 	if err != nil {
 		return nil, err
 	}
@@ -466,10 +470,6 @@ func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 	presence := o.Presence
 	if presence == 0 {
 		presence = 0.5
-	}
-	shares := slices.Repeat([]float32{max(m.Config.Alpha, m.Config.Beta)}, len(prompts))
-	for i, ph := range phrases {
-		shares[owner[i]] = min(shares[owner[i]], ph.share)
 	}
 	r.Named = make([]Named, m.decoder.q)
 	for t, text := range prompts {
