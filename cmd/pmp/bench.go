@@ -16,6 +16,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/pmp-seg/pmp/internal/engine"
 	"github.com/pmp-seg/pmp/internal/photo"
 	"github.com/pmp-seg/pmp/model"
 )
@@ -67,11 +68,11 @@ type benchRun struct {
 
 func bench(args []string, out io.Writer) error {
 	flags := newFlags("bench")
-	var engine engineFlags
-	engine.register(flags)
-	engine.precision = "both"
+	var which engine.Options
+	which.Flags(flags)
+	which.Precision = "both"
 	p := flags.Lookup("precision")
-	p.Usage, p.DefValue = "int8, f32 or both, in turns", engine.precision
+	p.Usage, p.DefValue = "int8, f32 or both, in turns", which.Precision
 	rounds := flags.Int("rounds", 7, "how often each step is timed, after two rounds to warm up")
 	asJSON := flags.Bool("json", false, "print JSON")
 	rest, err := parse(flags, args)
@@ -92,14 +93,14 @@ func bench(args []string, out io.Writer) error {
 		flags.Usage()
 		return errors.New("bench takes one photo")
 	}
-	names := []string{engine.precision}
-	if engine.precision == "both" {
+	names := []string{which.Precision}
+	if which.Precision == "both" {
 		names = []string{"f32", "int8"}
 	}
 	var all []*timed
 	for _, name := range names {
-		engine.precision = name
-		t, err := newTimed(engine, img)
+		which.Precision = name
+		t, err := newTimed(which, img)
 		if err != nil {
 			return err
 		}
@@ -134,8 +135,8 @@ type timed struct {
 
 // newTimed loads an engine twice, to see what compiled kernels are worth, and
 // keeps the second.
-func newTimed(engine engineFlags, img *image.RGBA) (*timed, error) {
-	t := &timed{run: benchRun{Engine: "pmp-" + engine.precision, Threads: 1}}
+func newTimed(which engine.Options, img *image.RGBA) (*timed, error) {
+	t := &timed{run: benchRun{Engine: "pmp-" + which.Precision, Threads: 1}}
 	var before runtime.MemStats
 	for _, took := range []*float64{&t.run.Load, &t.run.LoadCached} {
 		if t.model != nil {
@@ -145,19 +146,19 @@ func newTimed(engine engineFlags, img *image.RGBA) (*timed, error) {
 		runtime.GC()
 		runtime.ReadMemStats(&before)
 		start := time.Now()
-		m, device, err := engine.load()
+		m, err := which.Load()
 		if err != nil {
 			return nil, err
 		}
 		*took = milliseconds(time.Since(start))
-		t.model, t.run.Device = m, device.Name()
+		t.model, t.run.Device = m, m.Device().Name()
 	}
-	files, err := readWeights(engine.weights)
+	files, err := engine.ReadWeights(which.Weights)
 	if err != nil {
 		return nil, err
 	}
 	t.run.Bytes = files.Size()
-	picture, err := encode(t.model, img)
+	picture, err := engine.Encode(t.model, img)
 	if err != nil {
 		return nil, err
 	}

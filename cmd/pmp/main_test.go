@@ -13,8 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pmp-seg/pmp/internal/engine"
 	"github.com/pmp-seg/pmp/internal/photo"
-	"github.com/pmp-seg/pmp/model"
 	"github.com/pmp-seg/pmp/model/mask"
 	"github.com/pmp-seg/pmp/weights"
 	shipped "github.com/pmp-seg/pmp/weights/default"
@@ -38,7 +38,7 @@ func TestSegment(t *testing.T) {
 	overlay, masks := filepath.Join(dir, "overlay.png"), filepath.Join(dir, "masks")
 	// Flags may stand between and behind the prompts.
 	out := pmp(t, "segment", cat, "cat, kitten", "-o", overlay, "helicopter", "-masks", masks, "-json")
-	var a answer
+	var a engine.Answer
 	if err := json.Unmarshal([]byte(out), &a); err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +243,7 @@ func TestImport(t *testing.T) {
 	if out := pmp(t, "import", source, "-o", target); !strings.Contains(out, "left out, since this network does not have them: training.head, training.steps\n") {
 		t.Errorf("import says %q", out)
 	}
-	n, err := readWeights(target)
+	n, err := engine.ReadWeights(target)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -349,7 +349,7 @@ func littleEndian(f []float32) []byte {
 // catData is a data set of one photo, whose truth is what the model says.
 func catData(t *testing.T) (dir string) {
 	t.Helper()
-	var a answer
+	var a engine.Answer
 	if err := json.Unmarshal([]byte(pmp(t, "segment", cat, "cat", "-json")), &a); err != nil {
 		t.Fatal(err)
 	}
@@ -397,29 +397,5 @@ func TestEval(t *testing.T) {
 				t.Errorf("prompts %s: %s is %v, want 1", prompts, f, got[f])
 			}
 		}
-	}
-}
-
-func TestThresholdOf(t *testing.T) {
-	for _, test := range []struct {
-		text      string
-		benchmark bool
-		prompts   string
-		want      float32
-	}{
-		{"", false, "all", 0}, {"", true, "all", model.NoThreshold}, {"", true, "single", 0}, {"own", true, "all", 0},
-		{"none", false, "present", model.NoThreshold}, {"0.25", true, "all", 0.25},
-	} {
-		if got, err := thresholdOf(test.text, test.benchmark, test.prompts); err != nil || got != test.want {
-			t.Errorf("%+v: got %v, %v", test, got, err)
-		}
-	}
-	for _, text := range []string{"0", "1", "-1", "NaN", "some"} {
-		if _, err := thresholdOf(text, false, "all"); err == nil {
-			t.Errorf("-threshold %s: no error", text)
-		}
-	}
-	if _, err := thresholdOf("none", true, "single"); err == nil {
-		t.Error("a single prompt without a threshold: no error")
 	}
 }

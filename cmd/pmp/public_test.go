@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pmp-seg/pmp/internal/engine"
 	"github.com/pmp-seg/pmp/weights"
 	"github.com/pmp-seg/pmp/weights/quantize"
 )
@@ -90,7 +91,7 @@ func TestImportPublic(t *testing.T) {
 		if !strings.Contains(out, "0 are not") {
 			t.Errorf("the report is %q", out)
 		}
-		m, err := readWeights(target)
+		m, err := engine.ReadWeights(target)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -109,7 +110,7 @@ func TestImportPublic(t *testing.T) {
 	if ask(plain) != ask(target) {
 		t.Error("guidance that was not trained changes the answer")
 	}
-	var got answer
+	var got engine.Answer
 	if err := json.Unmarshal([]byte(ask(target)), &got); err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"image"
@@ -13,41 +12,15 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/pmp-seg/pmp/internal/engine"
 	"github.com/pmp-seg/pmp/internal/photo"
 	"github.com/pmp-seg/pmp/model"
-	"github.com/pmp-seg/pmp/model/mask"
 )
-
-// answer is what `pmp segment -json` prints.
-type answer struct {
-	Image  string       `json:"image"`
-	Width  int          `json:"width"`
-	Height int          `json:"height"`
-	Device string       `json:"device"`
-	Masks  []answerMask `json:"masks"`
-}
-
-type answerMask struct {
-	Text    string  `json:"text"`
-	Score   float32 `json:"score"`
-	Present bool    `json:"present"`
-	BBox    [4]int  `json:"bbox"` // x, y, width, height in pixels
-	Area    int     `json:"area"` // pixels
-	RLE     rle     `json:"rle"`
-
-	pixels []byte // 0 or 1
-}
-
-// rle is COCO's compressed run-length encoding.
-type rle struct {
-	Size   [2]int `json:"size"` // height, width
-	Counts string `json:"counts"`
-}
 
 func segment(args []string, out io.Writer) error {
 	flags := newFlags("segment")
-	var engine engineFlags
-	engine.register(flags)
+	var which engine.Options
+	which.Flags(flags)
 	overlay := flags.String("o", "", "write the photo with its masks to this PNG")
 	dir := flags.String("masks", "", "write each mask as a PNG to this folder")
 	asJSON := flags.Bool("json", false, "print JSON")
@@ -64,31 +37,29 @@ func segment(args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	m, device, err := engine.load()
+	m, err := which.Load()
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	masks, err := find(m, img, rest[1:], model.Options{Threshold: float32(*threshold)})
+	answer, err := engine.Segment(m, rest[0], img, rest[1:], model.Options{Threshold: float32(*threshold)}, nil)
 	if err != nil {
 		return err
 	}
 	if *overlay != "" {
-		if err := writePNG(*overlay, paintOver(img, masks)); err != nil {
+		if err := writePNG(*overlay, engine.PaintOver(img, answer.Masks)); err != nil {
 			return err
 		}
 	}
 	if *dir != "" {
-		if err := writeMasks(*dir, img.Rect, masks); err != nil {
+		if err := writeMasks(*dir, img.Rect, answer.Masks); err != nil {
 			return err
 		}
 	}
 	if *asJSON {
-		e := json.NewEncoder(out)
-		e.SetEscapeHTML(false)
-		return e.Encode(answer{rest[0], img.Rect.Dx(), img.Rect.Dy(), device.Name(), masks})
+		return answer.Write(out)
 	}
-	for _, k := range masks {
+	for _, k := range answer.Masks {
 		if !k.Present {
 			fmt.Fprintf(out, "%-24s not in this picture (%.2f)\n", k.Text, k.Score)
 			continue
@@ -99,39 +70,13 @@ func segment(args []string, out io.Writer) error {
 	return nil
 }
 
-// find encodes a photo and segments it.
-func find(m *model.Model, img *image.RGBA, prompts []string, o model.Options) ([]answerMask, error) {
-	p, err := encode(m, img)
-	if err != nil {
-		return nil, err
-	}
-	defer p.Close()
-	r, err := p.Segment(prompts, o)
-	if err != nil {
-		return nil, err
-	}
-	var masks []answerMask
-	for i, a := range r.Prompts {
-		k := answerMask{Text: a.Text, Score: a.Score, Present: a.Present, pixels: make([]byte, p.Width*p.Height)}
-		if err := r.Mask(i, k.pixels); err != nil {
-			return nil, err
-		}
-		k.Area = mask.Area(k.pixels)
-		box := mask.BBox(k.pixels, p.Width, p.Height)
-		k.BBox = [4]int{box.X, box.Y, box.W, box.H}
-		k.RLE = rle{[2]int{p.Height, p.Width}, mask.RLE(k.pixels, p.Width, p.Height)}
-		masks = append(masks, k)
-	}
-	return masks, nil
-}
-
-func writeMasks(dir string, bounds image.Rectangle, masks []answerMask) error {
+func writeMasks(dir string, bounds image.Rectangle, masks []engine.Mask) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
 	}
 	for i, k := range masks {
 		img := image.NewPaletted(bounds, color.Palette{color.Black, color.White})
-		copy(img.Pix, k.pixels)
+		copy(img.Pix, k.Pixels)
 		if err := writePNG(filepath.Join(dir, strconv.Itoa(i)+"-"+fileName(k.Text)+".png"), img); err != nil {
 			return err
 		}

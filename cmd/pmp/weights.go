@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pmp-seg/pmp/internal/engine"
 	"github.com/pmp-seg/pmp/kernel/scalar"
 	"github.com/pmp-seg/pmp/model"
 	"github.com/pmp-seg/pmp/weights"
@@ -33,7 +34,7 @@ func inspect(args []string, out io.Writer) error {
 		defer c.Close()
 		return c.Inspect(out)
 	}
-	m, err := readWeights(dir)
+	m, err := engine.ReadWeights(dir)
 	if err != nil {
 		return err
 	}
@@ -78,7 +79,7 @@ func importWeights(args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	loaded, err := build(m, scalar.New(), model.Int8)
+	loaded, err := engine.Build(m, scalar.New(), model.Int8)
 	if err != nil {
 		return fmt.Errorf("no network can be built from this checkpoint: %w", err)
 	}
@@ -110,7 +111,7 @@ func readPublic(dir string, guided bool, out io.Writer) (*quantize.Source, error
 	if !guided {
 		return source, nil
 	}
-	reader, err := readWeights("")
+	reader, err := engine.ReadWeights("")
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package main
+package engine
 
 import (
 	"fmt"
@@ -11,21 +11,21 @@ import (
 	"golang.org/x/image/math/fixed"
 )
 
-// palette is the colours of masks, in the order of the prompts; they stay
+// Palette is the colours of masks, in the order of the prompts; they stay
 // apart for most forms of colour blindness (Okabe and Ito's set).
-var palette = []color.RGBA{
+var Palette = []color.RGBA{
 	{0xE6, 0x9F, 0x00, 255}, {0x56, 0xB4, 0xE9, 255}, {0x00, 0x9E, 0x73, 255}, {0xF0, 0xE4, 0x42, 255},
 	{0x00, 0x72, 0xB2, 255}, {0xD5, 0x5E, 0x00, 255}, {0xCC, 0x79, 0xA7, 255},
 }
 
-// paintOver returns the photo with each mask as a tint, an outline and a name.
-func paintOver(img *image.RGBA, masks []answerMask) *image.RGBA {
+// PaintOver returns the photo with each mask as a tint, an outline and a name.
+func PaintOver(img *image.RGBA, masks []Mask) *image.RGBA {
 	out := image.NewRGBA(img.Rect)
 	draw.Draw(out, out.Rect, img, image.Point{}, draw.Src)
 	w, h := img.Rect.Dx(), img.Rect.Dy()
 	for i, k := range masks {
-		c := palette[i%len(palette)]
-		inside := func(x, y int) bool { return x >= 0 && x < w && y >= 0 && y < h && k.pixels[y*w+x] != 0 }
+		c := Palette[i%len(Palette)]
+		inside := func(x, y int) bool { return x >= 0 && x < w && y >= 0 && y < h && k.Pixels[y*w+x] != 0 }
 		for y := range h {
 			for x := range w {
 				if !inside(x, y) {
@@ -41,7 +41,7 @@ func paintOver(img *image.RGBA, masks []answerMask) *image.RGBA {
 	}
 	for i, k := range masks {
 		if k.Area > 0 {
-			label(out, fmt.Sprintf("%s %.2f", k.Text, k.Score), k.BBox, palette[i%len(palette)])
+			label(out, fmt.Sprintf("%s %.2f", k.Text, k.Score), k.BBox, Palette[i%len(Palette)])
 		}
 	}
 	return out
