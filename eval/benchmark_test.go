@@ -352,7 +352,7 @@ func TestMergeIsAssociative(t *testing.T) {
 			}
 			total.Merge(part)
 		}
-		data, err := json.Marshal(total.figures(o))
+		data, err := json.Marshal(total.Figures(o))
 		if err != nil {
 			t.Fatal(err)
 		}

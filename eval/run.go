@@ -167,7 +167,7 @@ func Run(o Options, open func() (Segmenter, error), progress io.Writer) (*Figure
 	for _, c := range counted {
 		total.Merge(c)
 	}
-	figures := total.figures(o)
+	figures := total.Figures(o)
 	if o.Report != "" {
 		return figures, writeReport(o, figures, total, counted, open)
 	}
@@ -203,16 +203,16 @@ func (o Options) count(todo []int, counted []*Counted, open func() (Segmenter, e
 					return
 				default:
 				}
-				answer, err := o.picture(seg, i)
+				c, err := o.Count(seg, i)
 				if err == nil {
-					counted[i] = answer.counted
-					err = journal.add(o.Data.Items[i].Name, answer.counted)
+					counted[i] = c
+					err = journal.add(o.Data.Items[i].Name, c)
 				}
 				if err != nil {
-					fail(fmt.Errorf("picture %s: %w", o.Data.Items[i].Name, err))
+					fail(err)
 					return
 				}
-				progress.step(answer.counted.Seconds)
+				progress.step(c.Seconds)
 			}
 		})
 	}
@@ -241,6 +241,15 @@ type answer struct {
 	truth   *Truth
 	labels  []uint16 // for each pixel the index of a class or NoLabel
 	counted *Counted
+}
+
+// Count asks about one of the data's pictures and counts.
+func (o Options) Count(seg Segmenter, index int) (*Counted, error) {
+	a, err := o.picture(seg, index)
+	if err != nil {
+		return nil, fmt.Errorf("picture %s: %w", o.Data.Items[index].Name, err)
+	}
+	return a.counted, nil
 }
 
 // picture asks about one picture and counts.
@@ -382,8 +391,8 @@ func (r *Result) check(truth *Truth, prompts int, mode string) error {
 	return nil
 }
 
-// figures makes the figures of what was counted.
-func (c *Counted) figures(o Options) *Figures {
+// Figures makes the figures of what was counted.
+func (c *Counted) Figures(o Options) *Figures {
 	d := o.Data
 	nan := Figure(math.NaN())
 	f := &Figures{
