@@ -51,6 +51,13 @@ type options struct {
 }
 
 func main() {
+	if err := run(context.Background(), *parse()); err != nil {
+		fmt.Fprintln(os.Stderr, "batch:", err)
+		os.Exit(1)
+	}
+}
+
+func parse() *options {
 	var o options
 	flags := flag.NewFlagSet("", flag.ContinueOnError)
 	flags.StringVar(&o.in, "in", "", "photos: a folder, or a glob such as 'photos/*.jpg', gs://bucket/*.jpg or s3://bucket/*.jpg")
@@ -64,10 +71,7 @@ func main() {
 	o.engine.Flags(flags)
 	job.Parse(flags)
 	o.Prompts = split(*prompts)
-	if err := run(context.Background(), o); err != nil {
-		fmt.Fprintln(os.Stderr, "batch:", err)
-		os.Exit(1)
-	}
+	return &o
 }
 
 // split makes prompts of the flag: with a semicolon in it, commas join
@@ -301,7 +305,7 @@ func (f *segmentFn) answer(ctx context.Context, name string) (line []byte, failu
 		return nil, failure, nil
 	}
 	images := map[string]image.Image{}
-	err = engines.Use(f.Engine, func(m *model.Model) *model.Model { return m }, func(m *model.Model) {
+	err = engines.Use(f.Engine, func(m *model.Model) (*model.Model, error) { return m, nil }, func(m *model.Model) {
 		start := time.Now()
 		img, err := photo.Decode(data)
 		if err != nil {

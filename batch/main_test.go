@@ -21,7 +21,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/apache/beam/sdks/v2/go/pkg/beam"
+	"github.com/apache/beam/sdks/v2/go/container/pool"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/runners/prism"
 
 	"github.com/pmp-seg/pmp/batch/internal/job"
 	"github.com/pmp-seg/pmp/internal/engine"
@@ -29,9 +30,28 @@ import (
 	"github.com/pmp-seg/pmp/model/mask"
 )
 
+// flags are those of the test's own command line.
+var flags *options
+
+// The test's program is also TestKilled's runner, when the environment has a
+// port for it, and its workers, which write their numbers to a file.
 func TestMain(m *testing.M) {
-	flag.Parse()
-	beam.Init()
+	if port, err := strconv.Atoi(os.Getenv("PMP_PRISM")); err == nil {
+		prism.CreateJobServer(context.Background(), prism.Options{Port: port})
+		select {}
+	}
+	if name := os.Getenv("PMP_WORKERS"); name != "" {
+		f, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o666)
+		if err != nil {
+			panic(err)
+		}
+		fmt.Fprintln(f, os.Getpid())
+		f.Close()
+		flag.String("artifact_endpoint", "", "for Beam's own loader of workers")
+		flag.String("provision_endpoint", "", "for Beam's own loader of workers")
+		os.Args = append(os.Args, "--worker")
+	}
+	flags = parse()
 	os.Exit(m.Run())
 }
 
@@ -44,12 +64,11 @@ type workshop struct {
 	dir string
 }
 
-func newWorkshop(t *testing.T, n int, programs ...string) *workshop {
+func newWorkshop(t *testing.T, n int) *workshop {
 	w := &workshop{t, t.TempDir()}
 	t.Setenv("TMPDIR", w.dir)
-	build := exec.Command("go", append([]string{"build", "-o", w.dir + "/", "github.com/pmp-seg/pmp/cmd/pmp"}, programs...)...)
-	if text, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %v\n%s", build.Args, err, text)
+	if text, err := exec.Command("go", "build", "-o", w.dir+"/pmp", "github.com/pmp-seg/pmp/cmd/pmp").CombinedOutput(); err != nil {
+		t.Fatalf("pmp does not compile: %v\n%s", err, text)
 	}
 	originals := []*image.RGBA{w.example("cat"), w.example("coffee")}
 	t.Chdir(w.dir)
@@ -57,7 +76,7 @@ func newWorkshop(t *testing.T, n int, programs ...string) *workshop {
 		// Other pixels in each: a window that moves over the picture.
 		var b bytes.Buffer
 		window := image.NewRGBA(image.Rect(0, 0, 160, 128))
-		draw.Draw(window, window.Rect, originals[i%2], image.Pt(4*i, 2*i), draw.Src)
+		draw.Draw(window, window.Rect, originals[i%2], image.Pt(150+3*i, 60+2*i), draw.Src)
 		if err := jpeg.Encode(&b, window, nil); err != nil {
 			t.Fatal(err)
 		}
@@ -90,7 +109,7 @@ func (w *workshop) write(name string, data []byte) {
 
 // commandLine is what the command line prints for a photo.
 func (w *workshop) commandLine(name string, flags ...string) string {
-	out, err := exec.Command(filepath.Join(w.dir, "pmp"), slices.Concat([]string{"segment", name}, prompts, []string{"-json"}, flags)...).Output()
+	out, err := exec.Command(w.dir+"/pmp", slices.Concat([]string{"segment", name}, prompts, []string{"-json"}, flags)...).Output()
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -248,6 +267,13 @@ func TestRefuses(t *testing.T) {
 	}
 }
 
+// Dataflow has a flag -labels, too.
+func TestFlags(t *testing.T) {
+	if err := flag.Set("labels", "true"); err != nil || !flags.Labels {
+		t.Errorf("-labels is not ours: %v", err)
+	}
+}
+
 func TestSplit(t *testing.T) {
 	for text, want := range map[string][]string{
 		"dog,sofa": {"dog", "sofa"}, " dog , sofa,": {"dog", "sofa"}, "dog;sofa, couch": {"dog", "sofa, couch"}, "sofa, couch;": {"sofa, couch"}, "": nil,
@@ -258,40 +284,49 @@ func TestSplit(t *testing.T) {
 	}
 }
 
-// TestKilled runs the job on a runner of its own, Prism as a separate process,
-// which starts the worker as a process, too; so everything that a worker
+// TestKilled runs the job on a runner in a process of its own, with a worker in
+// a third; so everything that a worker
 // needs went through Beam's protocol. The worker is killed half-way.
 func TestKilled(t *testing.T) {
 	const n = 40
-	w := newWorkshop(t, n, "github.com/apache/beam/sdks/v2/go/cmd/prism", ".")
-	// Prism puts quotation marks around the worker's number, which Beam's own
-	// loader of Go workers would take for a part of it.
-	w.write("worker.sh", []byte(`#!/bin/sh
-echo $$ >>"$TMPDIR/workers"
-exec "$TMPDIR/batch" --worker --id="$(echo "$1" | sed "s/^--id='//; s/'$//")" --control_endpoint="${2#*=}" --logging_endpoint="${2#*=}"
-`))
-	if err := os.Chmod("worker.sh", 0o777); err != nil {
-		t.Fatal(err)
-	}
-	listener, err := net.Listen("tcp", "localhost:0")
+	w := newWorkshop(t, n)
+	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, port, _ := net.SplitHostPort(listener.Addr().String())
-	listener.Close()
-	prism := w.start("prism", "-job_port", port, "-serve_http=false", "-log_level=error")
+	port := freePort(t)
+	runner := exec.Command(self)
+	runner.Env = append(os.Environ(), "PMP_PRISM="+port)
+	runner.Stderr = t.Output()
+	if err := runner.Start(); err != nil {
+		t.Fatal(err)
+	}
 	defer func() {
-		prism.Process.Kill()
-		prism.Wait()
+		runner.Process.Kill()
+		runner.Wait()
 	}()
-	config, err := json.Marshal(map[string]string{"command": filepath.Join(w.dir, "worker.sh")})
+	t.Setenv("PMP_WORKERS", w.dir+"/workers")
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	poolPort := freePort(t)
+	number, _ := strconv.Atoi(poolPort)
+	workers, err := pool.New(ctx, number, self)
 	if err != nil {
 		t.Fatal(err)
 	}
-	batch := w.start("batch", "-in", "photos/", "-out", "masks", "-prompts", strings.Join(prompts, ";"), "-shards", "20",
-		"-runner", "universal", "-endpoint", "localhost:"+port, "-environment_type", "PROCESS", "-environment_config", string(config))
+	go workers.ServeAndWait()
+	defer workers.Stop(ctx)
+	for name, value := range map[string]string{"runner": "universal", "endpoint": "localhost:" + port, "environment_type": "EXTERNAL",
+		"environment_config": "localhost:" + poolPort} {
+		old := flag.Lookup(name).Value.String()
+		flag.Set(name, value)
+		defer flag.Set(name, old)
+	}
 	done := make(chan error, 1)
-	go func() { done <- batch.Wait() }()
+	go func() {
+		done <- run(ctx, options{asked: asked{Prompts: prompts, Shards: 20}, in: "photos/*.[jJp]*", out: "masks", tries: 2,
+			engine: engine.Options{Device: "auto", Precision: "int8"}})
+	}()
 	for w.lines("masks", "answers") == nil {
 		select {
 		case err := <-done:
@@ -322,12 +357,12 @@ exec "$TMPDIR/batch" --worker --id="$(echo "$1" | sed "s/^--id='//; s/'$//")" --
 	w.check("masks", n, 8)
 }
 
-// start starts a program that was built.
-func (w *workshop) start(name string, args ...string) *exec.Cmd {
-	c := exec.Command(filepath.Join(w.dir, name), args...)
-	c.Stdout, c.Stderr = w.t.Output(), w.t.Output()
-	if err := c.Start(); err != nil {
-		w.t.Fatal(err)
+func freePort(t *testing.T) string {
+	listener, err := net.Listen("tcp", "localhost:0")
+	if err != nil {
+		t.Fatal(err)
 	}
-	return c
+	defer listener.Close()
+	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	return port
 }

@@ -120,7 +120,7 @@ type countFn struct {
 	engine.Evaluation
 
 	options eval.Options
-	ask     func(*model.Model) eval.Segmenter
+	ask     func(*model.Model) (eval.Segmenter, error)
 }
 
 var engines job.Pool[eval.Segmenter]

@@ -86,7 +86,10 @@ func TestFigures(t *testing.T) {
 		}
 		want, err := eval.Run(set, func() (eval.Segmenter, error) {
 			m, err := o.Engine.Load()
-			return ask(m), err
+			if err != nil {
+				return nil, err
+			}
+			return ask(m)
 		}, nil)
 		if err != nil {
 			t.Fatal(err)

@@ -29,7 +29,10 @@ func evaluate(args []string, out io.Writer) error {
 	options.Workers, options.Report, options.Command = *workers, *report, append([]string{"pmp", "eval"}, args...)
 	figures, err := eval.Run(options, func() (eval.Segmenter, error) {
 		m, err := evaluation.Engine.Load()
-		return ask(m), err
+		if err != nil {
+			return nil, err
+		}
+		return ask(m)
 	}, os.Stderr)
 	if err != nil {
 		return err

@@ -33,7 +33,7 @@ func (e *Evaluation) Flags(flags *flag.FlagSet) {
 }
 
 // Open opens the data. A model becomes what is measured by ask.
-func (e Evaluation) Open() (o eval.Options, ask func(*model.Model) eval.Segmenter, err error) {
+func (e Evaluation) Open() (o eval.Options, ask func(*model.Model) (eval.Segmenter, error), err error) {
 	theta, err := threshold(e.Threshold, e.Data.Benchmark != "", e.Prompts)
 	if err != nil {
 		return o, nil, err
@@ -44,7 +44,31 @@ func (e Evaluation) Open() (o eval.Options, ask func(*model.Model) eval.Segmente
 	options := model.Options{Threshold: theta, Presence: float32(e.Presence)}
 	o.Prompts = e.Prompts
 	o.Settings, err = e.Engine.Settings(options)
-	return o, func(m *model.Model) eval.Segmenter { return &evaluated{model: m, options: options} }, err
+	return o, func(m *model.Model) (eval.Segmenter, error) {
+		s := &evaluated{model: m, options: options}
+		return s, s.hear(o.Data.Classes)
+	}, err
+}
+
+// hear asks for all names at once. What a model knows of a phrase differs in
+// the last bits with the phrases that it was encoded beside, and it remembers
+// them; so figures would depend on which pictures a worker gets first.
+func (e *evaluated) hear(classes []eval.Class) error {
+	prompts := make([]string, len(classes))
+	for i, c := range classes {
+		prompts[i] = c.Prompt()
+	}
+	p, err := Encode(e.model, image.NewRGBA(image.Rect(0, 0, 64, 64)))
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	for _, group := range model.Groups(prompts) {
+		if _, err := p.Segment(group, e.options); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // threshold reads the flag -threshold.

@@ -72,7 +72,7 @@ type Pool[T any] struct {
 
 // Use calls f with an engine. An error is the engine's, so that no other photo
 // would fare better.
-func (p *Pool[T]) Use(o engine.Options, wrap func(*model.Model) T, f func(T)) error {
+func (p *Pool[T]) Use(o engine.Options, wrap func(*model.Model) (T, error), f func(T)) error {
 	p.once.Do(func() {
 		p.free = make(chan *T, runtime.GOMAXPROCS(0))
 		for range cap(p.free) {
@@ -90,7 +90,11 @@ func (p *Pool[T]) Use(o engine.Options, wrap func(*model.Model) T, f func(T)) er
 		if err != nil {
 			return err
 		}
-		wrapped := wrap(m)
+		wrapped, err := wrap(m)
+		if err != nil {
+			m.Close()
+			return err
+		}
 		t = &wrapped
 	}
 	f(*t)
