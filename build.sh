@@ -229,6 +229,9 @@ run_tests() {
 	# shellcheck disable=SC2046
 	tests "Run the failing package alone: go test -v PACKAGE" \
 		go test $(go list ./... | grep -v '/internal/browsertest$')
+	step "batch pipelines"
+	try "Mend what go vet names in batch/." go -C batch vet ./...
+	tests "Run the failing package alone: cd batch && go test -v PACKAGE" go -C batch test ./...
 	step "kernels in Node"
 	# A Go program in Node has room for 8 kB of environment, so it gets only what go itself needs.
 	if have node; then
