@@ -230,8 +230,12 @@ run_tests() {
 	tests "Run the failing package alone: go test -v PACKAGE" \
 		go test $(go list ./... | grep -v '/internal/browsertest$')
 	step "batch pipelines"
-	try "Mend what go vet names in batch/." go -C batch vet ./...
-	tests "Run the failing package alone: cd batch && go test -v PACKAGE" go -C batch test ./...
+	if ! go -C batch list -deps ./... >/dev/null 2>&1; then
+		done_ "left out: Apache Beam's modules could not be fetched (cd batch && go list -deps ./... says why)"
+	else
+		try "Mend what go vet names in batch/." go -C batch vet ./...
+		tests "Run the failing package alone: cd batch && go test -v PACKAGE" go -C batch test ./...
+	fi
 	step "kernels in Node"
 	# A Go program in Node has room for 8 kB of environment, so it gets only what go itself needs.
 	if have node; then
