@@ -121,7 +121,8 @@ func run(ctx context.Context, o options) error {
 	}
 	result, err := job.Run(ctx, o.tries, func(s beam.Scope) {
 		names := beam.ParDo(s, &listFn{glob, dir, f.Asked.Shards}, beam.Impulse(s))
-		beam.ParDo0(s, f, beam.GroupByKey(s, names))
+		// Nobody wants the shards' numbers, but Prism spins on a core while a stage without outputs runs.
+		beam.Reshuffle(s, beam.ParDo(s, f, beam.GroupByKey(s, names)))
 	})
 	if err != nil {
 		return err
@@ -222,17 +223,17 @@ type segmentFn struct {
 
 var engines job.Pool[*model.Model]
 
-func (f *segmentFn) ProcessElement(ctx context.Context, shard int, names func(*string) bool) error {
+func (f *segmentFn) ProcessElement(ctx context.Context, shard int, names func(*string) bool) (int, error) {
 	file := func(kind string) string {
 		return fmt.Sprintf("%s/%s-%05d-of-%05d.jsonl", f.Out, kind, shard, f.Asked.Shards)
 	}
 	old, err := answered(ctx, file("answers"))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	_, hadFailures, err := job.ReadOld(ctx, file("failed"))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var lines, failures bytes.Buffer
 	var fresh, failed int
@@ -244,13 +245,13 @@ func (f *segmentFn) ProcessElement(ctx context.Context, shard int, names func(*s
 		} else {
 			var failure *job.Failure
 			if line, failure, err = f.answer(ctx, name); err != nil {
-				return err
+				return 0, err
 			}
 			if failure != nil {
 				failed++
 				job.Failed(ctx, *failure)
 				if err := json.NewEncoder(&failures).Encode(failure); err != nil {
-					return err
+					return 0, err
 				}
 				continue
 			}
@@ -260,16 +261,16 @@ func (f *segmentFn) ProcessElement(ctx context.Context, shard int, names func(*s
 	}
 	if failed > 0 || hadFailures {
 		if err := job.Write(ctx, file("failed"), failures.Bytes()); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if fresh > 0 {
 		if err := job.Write(ctx, file("answers"), lines.Bytes()); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	log.Infof(ctx, "shard %d of %d: %d photos in %.1f s, %d failed", shard, f.Asked.Shards, fresh, time.Since(start).Seconds(), failed)
-	return nil
+	return shard, nil
 }
 
 func sorted(names func(*string) bool) []string {
@@ -363,7 +364,7 @@ func (f *segmentFn) palette() color.Palette {
 
 func init() {
 	register.DoFn3x1[context.Context, []byte, func(int, string), error](&listFn{})
-	register.DoFn3x1[context.Context, int, func(*string) bool, error](&segmentFn{})
+	register.DoFn3x2[context.Context, int, func(*string) bool, int, error](&segmentFn{})
 	register.Emitter2[int, string]()
 	register.Iter1[string]()
 }
