@@ -89,9 +89,7 @@ pack() {
 		stop "This Go installation has no lib/wasm/wasm_exec.js. Install Go from https://go.dev/dl/."
 	rm -rf $npm/weights
 	mkdir -p $npm/weights
-	for f in weights/default/*; do
-		case $f in *.go) ;; *) cp "$f" $npm/weights/ ;; esac
-	done
+	cp weights/default/manifest.json weights/default/vocab.txt weights/default/*.safetensors $npm/weights/
 	chmod -R u+w $npm
 	done_ "$npm"
 
