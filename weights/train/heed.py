@@ -18,7 +18,7 @@ from compare import heading, row
 from losses import set_loss
 from network import Network, TextStep
 from text import embed, tokenizer
-from train import load_text
+from train import AFTER_F8, load_text
 
 
 def watch(step, found):
@@ -42,7 +42,8 @@ def losses(network, batches, which, found):
         other = {"own": (text, valid), "next": (text.roll(1, 0), valid.roll(1, 0)), "none": (text, torch.zeros_like(valid))}[which]
         decoder.text_tokens = lambda *_: tokens(decoder, *other)
         with torch.autocast("cpu", torch.bfloat16):
-            encoded = network.encode_features(batch["features"])
+            # The cached features are the published trunk's; above f8 the run may have trained its own.
+            encoded = network.encode_features(batch["features"] | network.trunk.run(batch["features"]["f8"], AFTER_F8))
             _, parts = set_loss(decoder(encoded, text, valid)[-1:], encoded["M4"], batch)
         for name, value in parts.items():
             total[name] = total.get(name, 0) + value / len(batches)
