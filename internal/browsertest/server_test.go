@@ -392,7 +392,7 @@ func (s *testServer) asPNG(w http.ResponseWriter, name string) {
 }
 
 // small sends weights whose manifest says that pictures are looked at with 256 pixels on their long
-// side: a quarter of the work.
+// side, and that nothing is asked for beside the prompts: an eighth of the work.
 func (s *testServer) small(w http.ResponseWriter, r *http.Request, name string) {
 	data, err := os.ReadFile(filepath.Join(s.site, "pmp/weights", path.Clean("/"+name)))
 	if err != nil {
@@ -400,12 +400,15 @@ func (s *testServer) small(w http.ResponseWriter, r *http.Request, name string) 
 		return
 	}
 	if name == "manifest.json" {
-		data = size.ReplaceAll(data, []byte("${1}256"))
+		data = most.ReplaceAll(size.ReplaceAll(data, []byte("${1}256")), []byte("${1}0"))
 	}
 	w.Write(data)
 }
 
-var size = regexp.MustCompile(`("size": *)512\b`)
+var (
+	size = regexp.MustCompile(`("size": *)512\b`)
+	most = regexp.MustCompile(`("most": *)\d+`)
+)
 
 // damage sends weights. /damage/KIND/FILE/AT/NAME is one of them, and FILE is spoilt: "cut" ends it at byte AT, "flip"
 // changes a bit there, "held" waits there for /break/KIND/FILE/AT and then drops the connection, "dropped" does so at once,
