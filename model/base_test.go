@@ -6,10 +6,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/pmp-seg/pmp/internal/checkpointtest"
 	"github.com/pmp-seg/pmp/kernel"
 	"github.com/pmp-seg/pmp/kernel/scalar"
 	"github.com/pmp-seg/pmp/weights"
@@ -61,26 +61,13 @@ func baseSpread(name string, shape []int) (middle, width float64) {
 // that come from their names, and the names of those that are integers.
 func (f fixture) checkpoint(t testing.TB, name string) (tensors []quantize.Tensor, others []string) {
 	t.Helper()
-	for _, line := range strings.Split(string(f.bytes(t, "names")), "\n") {
-		field := strings.Fields(line)
-		if field[1] != "F32" {
-			others = append(others, field[0])
-			continue
-		}
-		x, n := quantize.Tensor{Name: field[0]}, 1
-		for _, s := range field[2:] {
-			size, err := strconv.Atoi(s)
-			must(t, err)
-			x.Shape, n = append(x.Shape, size), n*size
-		}
+	return checkpointtest.Tensors(t, f.bytes(t, "names"), func(x quantize.Tensor) {
 		middle, width := baseSpread(x.Name, x.Shape)
 		s := newStream(name + "/" + x.Name)
-		for i := range n {
-			x.Data = append(x.Data, float32(middle+float64(width*s.uniform(i))))
+		for i := range x.Data {
+			x.Data[i] = float32(middle + float64(width*s.uniform(i)))
 		}
-		tensors = append(tensors, x)
-	}
-	return tensors, others
+	})
 }
 
 // convert imports a fixture's checkpoint.

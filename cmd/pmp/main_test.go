@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pmp-seg/pmp/internal/checkpointtest"
 	"github.com/pmp-seg/pmp/internal/engine"
 	"github.com/pmp-seg/pmp/internal/photo"
 	"github.com/pmp-seg/pmp/model/mask"
@@ -197,7 +198,7 @@ func checkpoint(t *testing.T, change func([]weights.Entry) []weights.Entry) (dir
 		}
 		f := make([]float32, x.Len())
 		x.Float32(f)
-		entries = append(entries, weights.Entry{Name: name, DType: weights.F32, Shape: x.Shape, Data: littleEndian(f)})
+		entries = append(entries, checkpointtest.Entries(quantize.Tensor{Name: name, Shape: x.Shape, Data: f})...)
 	}
 	manifest, err := shipped.FS.ReadFile("manifest.json")
 	if err != nil {
@@ -335,17 +336,6 @@ func TestImportRefuses(t *testing.T) {
 	}
 }
 
-func littleEndian(f []float32) []byte {
-	var b bytes.Buffer
-	for _, x := range f {
-		u := math.Float32bits(x)
-		b.Write([]byte{byte(u), byte(u >> 8), byte(u >> 16), byte(u >> 24)})
-	}
-	return b.Bytes()
-}
-
-// TestEval measures the model on one photo whose truth is the model's own
-// mask, so that every figure must be (nearly) perfect.
 // catData is a data set of one photo, whose truth is what the model says.
 func catData(t *testing.T) (dir string) {
 	t.Helper()
@@ -383,6 +373,8 @@ func catData(t *testing.T) (dir string) {
 	return dir
 }
 
+// TestEval measures the model on one photo whose truth is the model's own
+// mask, so that every figure must be (nearly) perfect.
 func TestEval(t *testing.T) {
 	dir := catData(t)
 	for prompts, figures := range map[string][]string{"single": {"single_iou"}, "present": {"miou_foreground"},

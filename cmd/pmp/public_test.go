@@ -5,13 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/pmp-seg/pmp/internal/checkpointtest"
 	"github.com/pmp-seg/pmp/internal/engine"
 	"github.com/pmp-seg/pmp/weights"
 	"github.com/pmp-seg/pmp/weights/quantize"
@@ -21,40 +20,8 @@ import (
 // library, and takes it to a photo. That its numbers are right is tested in
 // package model.
 func TestImportPublic(t *testing.T) {
-	file, err := os.ReadFile("../../model/testdata/mask2former.safetensors")
-	if err != nil {
-		t.Fatal(err)
-	}
-	fixture, err := weights.ReadSafetensors(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var config []byte
-	var entries []weights.Entry
-	random := rand.New(rand.NewPCG(2, 2))
-	for _, f := range fixture {
-		switch f.Name {
-		case "config":
-			config = f.Data
-		case "names":
-			for _, line := range strings.Split(string(f.Data), "\n") {
-				field := strings.Fields(line)
-				n, shape := 1, []int{}
-				for _, s := range field[2:] {
-					size, err := strconv.Atoi(s)
-					if err != nil {
-						t.Fatal(err)
-					}
-					shape, n = append(shape, size), n*size
-				}
-				x := make([]float32, n)
-				for i := range x {
-					x[i] = 0.1 + 0.1*random.Float32() // variances may not be negative
-				}
-				entries = append(entries, weights.Entry{Name: field[0], DType: weights.F32, Shape: shape, Data: littleEndian(x)})
-			}
-		}
-	}
+	config, all, _ := checkpointtest.Read(t, "../../model/testdata/mask2former.safetensors")
+	entries := checkpointtest.Entries(all...)
 	source := t.TempDir()
 	tensors := quantize.Safetensors(entries)
 	write := func(name string, data []byte) {
@@ -117,7 +84,7 @@ func TestImportPublic(t *testing.T) {
 	if len(got.Masks) != 2 || got.Masks[1].Text != "sky, grass" {
 		t.Errorf("the answer is %+v", got)
 	}
-	err = run([]string{"segment", photo, "unicorn", "-weights", target}, &bytes.Buffer{})
+	err := run([]string{"segment", photo, "unicorn", "-weights", target}, &bytes.Buffer{})
 	if err == nil || !strings.Contains(err.Error(), "potted plant") {
 		t.Errorf("a name that is not a label: %v", err)
 	}

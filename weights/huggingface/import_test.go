@@ -3,15 +3,13 @@ package huggingface
 import (
 	"encoding/json"
 	"math"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
-	"github.com/pmp-seg/pmp/weights"
+	"github.com/pmp-seg/pmp/internal/checkpointtest"
 	"github.com/pmp-seg/pmp/weights/quantize"
 )
 
@@ -24,59 +22,12 @@ func tensor(name string, shape []int, x ...float32) quantize.Tensor {
 
 // file is a safetensors file of some tensors.
 func file(tensors []quantize.Tensor) []byte {
-	var entries []weights.Entry
-	for _, t := range tensors {
-		e := weights.Entry{Name: t.Name, DType: weights.F32, Shape: t.Shape}
-		for _, v := range t.Data {
-			b := math.Float32bits(v)
-			e.Data = append(e.Data, byte(b), byte(b>>8), byte(b>>16), byte(b>>24))
-		}
-		entries = append(entries, e)
-	}
-	return quantize.Safetensors(entries)
+	return quantize.Safetensors(checkpointtest.Entries(tensors...))
 }
 
-// checkpoint is the configuration and the tensors, with any numbers, of a small
-// checkpoint that transformers has made, and the names of those that are integers.
 func checkpoint(t *testing.T, name string) (config []byte, tensors []quantize.Tensor, others []string) {
 	t.Helper()
-	data, err := os.ReadFile("../../model/testdata/" + name + ".safetensors")
-	if err != nil {
-		t.Fatal(err)
-	}
-	fixture, err := weights.ReadSafetensors(data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := rand.New(rand.NewPCG(1, 1))
-	for _, f := range fixture {
-		switch f.Name {
-		case "config":
-			config = f.Data
-		case "names":
-			for _, line := range strings.Split(string(f.Data), "\n") {
-				field := strings.Fields(line)
-				if field[1] != "F32" {
-					others = append(others, field[0])
-					continue
-				}
-				shape, n := []int{}, 1
-				for _, s := range field[2:] {
-					size, err := strconv.Atoi(s)
-					if err != nil {
-						t.Fatal(err)
-					}
-					shape, n = append(shape, size), n*size
-				}
-				x := make([]float32, n)
-				for i := range x {
-					x[i] = r.Float32()
-				}
-				tensors = append(tensors, tensor(field[0], shape, x...))
-			}
-		}
-	}
-	return config, tensors, others
+	return checkpointtest.Read(t, "../../model/testdata/"+name+".safetensors")
 }
 
 // A folded batch norm does what both did one after the other.

@@ -52,10 +52,7 @@ func largest(data []float32) float32 {
 // encode returns a tensor of a type as entries of a shard: itself, and its scales
 // if it is stored as int8.
 func encode(t Tensor, d weights.DType) ([]weights.Entry, error) {
-	n := 1
-	for _, d := range t.Shape {
-		n *= d
-	}
+	n := numbers(t.Shape)
 	if n != len(t.Data) || n == 0 {
 		return nil, fmt.Errorf("tensor %q has %d numbers, which is not what its shape %v asks for", t.Name, len(t.Data), t.Shape)
 	}

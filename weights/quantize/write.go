@@ -110,9 +110,10 @@ func (files Files) Open() (*weights.Manifest, error) {
 	})
 }
 
-// Write writes the weights into a folder. A shard's name has its hash in it, so that a page never mixes the shards of
-// two releases, and caches may keep them for ever. Shards that an earlier
-// manifest in the folder lists, and the new one does not, are removed.
+// Write writes the weights into a folder. A shard's name has its hash in it, so
+// that a page never mixes the shards of two releases, and caches may keep them
+// for ever. Shards that an earlier manifest in the folder lists, and the new one
+// does not, are removed.
 func (files Files) Write(dir string) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err

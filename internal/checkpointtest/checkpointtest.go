@@ -1,0 +1,83 @@
+// Package checkpointtest makes checkpoints for tests. The fixtures in
+// model/testdata list the tensors of small ones that the transformers library has
+// made: in each line a name, a type and the sides.
+package checkpointtest
+
+import (
+	"math"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/pmp-seg/pmp/weights"
+	"github.com/pmp-seg/pmp/weights/quantize"
+)
+
+// Read returns config.json and the tensors of a fixture's checkpoint, with any
+// numbers, and the names of those that are integers.
+func Read(t testing.TB, path string) (config []byte, tensors []quantize.Tensor, others []string) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fixture, err := weights.ReadSafetensors(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	random := rand.New(rand.NewPCG(1, 1))
+	for _, f := range fixture {
+		switch f.Name {
+		case "config":
+			config = f.Data
+		case "names":
+			tensors, others = Tensors(t, f.Data, func(x quantize.Tensor) {
+				for i := range x.Data {
+					x.Data[i] = 0.1 + 0.1*random.Float32() // variances may not be negative
+				}
+			})
+		}
+	}
+	return config, tensors, others
+}
+
+// Tensors makes the tensors of a list, each with the numbers that fill writes
+// into it, and returns the names of those that are integers.
+func Tensors(t testing.TB, list []byte, fill func(x quantize.Tensor)) (tensors []quantize.Tensor, others []string) {
+	t.Helper()
+	for _, line := range strings.Split(string(list), "\n") {
+		field := strings.Fields(line)
+		if field[1] != "F32" {
+			others = append(others, field[0])
+			continue
+		}
+		x, n := quantize.Tensor{Name: field[0]}, 1
+		for _, s := range field[2:] {
+			size, err := strconv.Atoi(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			x.Shape, n = append(x.Shape, size), n*size
+		}
+		x.Data = make([]float32, n)
+		fill(x)
+		tensors = append(tensors, x)
+	}
+	return tensors, others
+}
+
+// Entries are tensors as a safetensors file has them.
+func Entries(tensors ...quantize.Tensor) []weights.Entry {
+	entries := make([]weights.Entry, len(tensors))
+	for i, t := range tensors {
+		e := weights.Entry{Name: t.Name, DType: weights.F32, Shape: t.Shape}
+		for _, v := range t.Data {
+			b := math.Float32bits(v)
+			e.Data = append(e.Data, byte(b), byte(b>>8), byte(b>>16), byte(b>>24))
+		}
+		entries[i] = e
+	}
+	return entries
+}
