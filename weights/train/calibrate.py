@@ -75,6 +75,13 @@ class Request:
         return found
 
 
+def ask(network, encoded, e, common):
+    """What a Request is made of when an encoded picture is asked for names [T,embed]: the last prediction, the second stage's
+    similarities, and what Network.beside says."""
+    out = {k: v[0] for k, v in network.segment(encoded, e[None]).items()}
+    return out, network.stage2.similarity(out["pooled"], e), network.beside(encoded, e, common)
+
+
 @torch.no_grad()
 def collect(network, embeddings, index, classes, photos, common, unseen=()):
     """Requests of every kind (all names, those present, one alone) for the calibration photos; common: embeddings of the names of
@@ -103,9 +110,7 @@ def collect(network, embeddings, index, classes, photos, common, unseen=()):
         for kind, numbers in asks:
             # Each class goes by its first name.
             e = embeddings[[index[classes.names[c][0]] for c in numbers]]
-            out = {k: v[0] for k, v in network.segment(encoded, e[None]).items()}
-            b = network.stage2.similarity(out["pooled"], e)
-            beside = network.beside(encoded, e, common) if len(e) <= CONTRAST["most"] else None
+            out, b, beside = ask(network, encoded, e, common)
             things = classes.known["things"] - {classes.person}
             requests.append(Request(kind, out, b, torch.zeros(len(numbers)), beside, numbers, labels, all(c in things for c in numbers)))
     return requests
@@ -117,13 +122,10 @@ def collect_new(network, embeddings, asks, common):
     it there)."""
     requests = []
     for picture, which, there in asks:
-        encoded = network.encode(read_pixels(picture, network.config["size"]))
         e = embeddings[[which]]
-        out = {k: v[0] for k, v in network.segment(encoded, e[None]).items()}
+        out, b, beside = ask(network, network.encode(read_pixels(picture, network.config["size"])), e, common)
         labels = torch.full((1, 1), 1 if there else data.IGNORE)
-        requests.append(Request("new", out, network.stage2.similarity(out["pooled"], e), torch.zeros(1),
-                                network.beside(encoded, e, common), [1], labels, False))
-        requests[-1].w = network.stage2.weights(e, network.config)
+        requests.append(Request("new", out, b, network.stage2.weights(e, network.config), beside, [1], labels, False))
     return requests
 
 

@@ -130,8 +130,8 @@ def evaluate(network, embeddings, chosen, theta, common=None, apart=()):
         def ask(numbers):
             e = embeddings[[c - 1 for c in numbers]]
             out = {k: v[0] for k, v in network.segment(encoded, e[None]).items()}
-            asked = common is not None and len(e) <= network.config["contrast"]["most"]
-            rivals = network.contrast(*network.beside(encoded, e, common), [[i] for i in range(len(e))]) if asked else None
+            beside = None if common is None else network.beside(encoded, e, common)
+            rivals = beside and network.contrast(*beside, [[i] for i in range(len(e))])
             return out, network.answer(out, e, contrast=rivals)
 
         out, answer = ask(range(1, n + 1))

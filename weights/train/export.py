@@ -19,7 +19,7 @@ from calibrate import CONTRAST, calibrate, calibration_photos, fit_rows
 from network import DEFAULTS, Network
 from rounding import settle
 from text import embed, tokenizer
-from train import frozen, imagenet_pooled, load_text, own_names
+from train import frozen, imagenet_pooled, load_text, masked_classes
 from views import read_pixels
 
 
@@ -82,9 +82,7 @@ def main():
                 saved["model"][name] = (value + other[name]) / 2
     network = Network(config)
     pooled = imagenet_pooled(network, args.data, args.cache).flatten(0, 1)
-    imagenet = names.imagenet_names(args.data)
-    masked = {i for i, name in enumerate(imagenet) if name in set(own_names(args.cache))}
-    imagenet = embed(encoder, words, imagenet)
+    imagenet = embed(encoder, words, names.imagenet_names(args.data))
     stage2 = fit_rows(network, imagenet, pooled, args.rank, args.data)
     # fit_rows fills the trunk with the published weights; the checkpoint's come last, for they may be tuned.
     network.load_state_dict({k: v for k, v in saved["model"].items() if not k.startswith("stage2.")}, strict=False)
@@ -94,8 +92,8 @@ def main():
         photos = calibration_photos(args.data, classes, splits, args.rounding_photos)
         settle(network.trunk, [read_pixels(p.picture, config["size"]) for p in photos])
     common = embed(encoder, words, CONTRAST["names"])
-    numbers = calibrate(network, embeddings, {n: i for i, n in enumerate(phrases)}, common, imagenet, masked,
-                        args.data, args.per_source, args.unseen)
+    numbers = calibrate(network, embeddings, {n: i for i, n in enumerate(phrases)}, common, imagenet,
+                        masked_classes(args.data, args.cache), args.data, args.per_source, args.unseen)
 
     state = {k: v.detach().float().contiguous() for k, v in network.state_dict().items()}
     state |= {f"text.{k}": v.detach().float().contiguous() for k, v in encoder.state_dict().items()}

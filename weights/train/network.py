@@ -568,7 +568,9 @@ class Network(nn.Module):
 
     def beside(self, encoded, embeddings, common):
         """One picture's last prediction for the prompts [T,embed] and behind them common names, except those that are like one
-        of the prompts; and the embeddings of all that was asked for."""
+        of the prompts; and the embeddings of all that was asked for. None where there are prompts enough without them."""
+        if len(embeddings) > self.config["contrast"]["most"]:
+            return None
         common = common[(common @ embeddings.T).amax(1) < self.config["contrast"]["below"]]
         everything = torch.cat((embeddings, common))
         return {k: v[0] for k, v in self.decoder(encoded, everything[None])[-1].items()}, everything

@@ -16,7 +16,7 @@ import names
 from calibrate import CONTRAST, calibrate
 from evaluate import load_model
 from text import embed, tokenizer
-from train import own_names
+from train import masked_classes
 
 
 def main():
@@ -31,10 +31,8 @@ def main():
     network, encoder = load_model(args.model)
     words, phrases = tokenizer(), data.load_classes(args.data).phrases()
     index = {n: i for i, n in enumerate(phrases)}
-    imagenet = names.imagenet_names(args.data)
-    masked = {i for i, name in enumerate(imagenet) if name in set(own_names(args.cache))}
     numbers = calibrate(network, embed(encoder, words, phrases), index, embed(encoder, words, CONTRAST["names"]),
-                        embed(encoder, words, imagenet), masked, args.data, args.per_source)
+                        embed(encoder, words, names.imagenet_names(args.data)), masked_classes(args.data, args.cache), args.data, args.per_source)
     model, out = Path(args.model), Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     manifest = json.loads((model / "manifest.json").read_text())

@@ -42,6 +42,12 @@ def own_names(cache):
     return json.loads(file.read_text()) if file.exists() else []
 
 
+def masked_classes(data_dir, cache):
+    """The ImageNet classes [indices] whose names some views have masks of."""
+    own = set(own_names(cache))
+    return {i for i, name in enumerate(names.imagenet_names(data_dir)) if name in own}
+
+
 @torch.no_grad()
 def imagenet_pooled(network, data_dir, cache):
     """Average head features of the 1,000 ImageNet photos, whole and mirrored [2,1000,1280]; kept in the cache folder."""
