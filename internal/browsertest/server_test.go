@@ -39,7 +39,7 @@ import (
 //	/foreign/…  for pages of any origin to show, but not to read
 //	/doc/…      with the headers of a document's section
 //	/nosimd/…   a worker whose browser seems to have no SIMD
-//	/card/…     the strict policy, and a graphics card that tests can lose and fill, see card
+//	/card/… /badcard/…  the strict policy, and a graphics card that tests can lose and fill, see card
 //	/nocard/… /hungcard/… /smallcard/… /realcard/…  the same with other cards, see cards
 //	/mortal/… /full/… /slowdisk/… /nogrow/… /nohash/… /misled/…  a worker that tests can end, and others with troubles, see troubles
 //	/small/NAME the weights as a network for smaller pictures
@@ -180,7 +180,7 @@ func (s *testServer) serve(w http.ResponseWriter, r *http.Request) {
 			s.script(w, "WebAssembly.validate = () => false;\n", rest)
 			return
 		}
-	case "card", "nocard", "hungcard", "smallcard", "realcard":
+	case "card", "badcard", "nocard", "hungcard", "smallcard", "realcard":
 		h.Set("Content-Security-Policy", s.policy)
 		if strings.HasSuffix(rest, "/worker.js") {
 			s.script(w, cards[mode]+card, rest)
@@ -312,7 +312,12 @@ const card = `
     if (doomed) devices.at(-1).destroy();
     doomed = false;
   };
-  const { createBuffer, createComputePipelineAsync } = GPUDevice.prototype, { destroy } = GPUBuffer.prototype;
+  const { createBuffer, createComputePipelineAsync, destroy: end } = GPUDevice.prototype, { destroy } = GPUBuffer.prototype;
+  GPUDevice.prototype.destroy = function () {
+    const at = devices.indexOf(this);
+    if (at >= 0) devices.splice(at, 1);
+    return end.call(this);
+  };
   GPUDevice.prototype.createBuffer = function (options) {
     const buffer = createBuffer.call(this, options);
     living.set(buffer, options.size);
@@ -328,7 +333,8 @@ const card = `
   };
   const channel = new BroadcastChannel("card");
   channel.onmessage = ({ data: { say } }) => {
-    if (say === "lose") devices.at(-1)?.destroy();
+    if (!devices.length) return; // another worker's card is meant
+    if (say === "lose") devices.at(-1).destroy();
     if (say === "doom") doomed = true;
     if (say === "fill" || say === "free") full = say === "fill";
     channel.postMessage({ done: say, pipelines: made.pipelines, buffers: living.size, bytes: [...living.values()].reduce((a, b) => a + b, 0) });
@@ -368,11 +374,15 @@ var troubles = map[string]string{
 	"misled": "SubtleCrypto.prototype.digest = async () => new ArrayBuffer(32);\n",
 }
 
-// cards are other cards: none, one that never answers, one with the least that WebGPU promises, and one
+// cards are other cards: none, one that never answers, to a page with little patience, one with the least that WebGPU promises, and one
 // that seems not to be made of software.
 var cards = map[string]string{
-	"nocard":   "GPU.prototype.requestAdapter = async () => null;",
-	"hungcard": "GPU.prototype.requestAdapter = () => new Promise(() => {});",
+	"nocard": "GPU.prototype.requestAdapter = async () => null;",
+	"hungcard": `GPU.prototype.requestAdapter = () => new Promise(() => {});
+{
+  const { setTimeout } = self;
+  self.setTimeout = (f, ms) => setTimeout(f, ms / 20); // nobody need wait
+}`,
 	"smallcard": `Object.defineProperty(GPUAdapter.prototype, "limits", { get: () => ({ maxBufferSize: 2 ** 28, maxStorageBufferBindingSize: 2 ** 27,
   maxComputeInvocationsPerWorkgroup: 256, maxComputeWorkgroupStorageSize: 16384 }) });
 Object.defineProperty(GPUAdapter.prototype, "features", { get: () => new Set() });`,
