@@ -227,7 +227,10 @@ def calibrate(network, embeddings, index, common, imagenet, masked, data_dir, pe
     s["theta"] = best("theta", (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65), there)[1]
     network.config.update(s)
     shares = network.stage2.weights(imagenet, network.config)
-    new = [i for i, share in enumerate(shares.tolist()) if i not in masked and share > (s["alpha"] + s["beta"]) / 2]
+    # Photos of names next to those left out are not asked for either.
+    held = embeddings[[index[n] for c in sorted(left_out) for n in classes.names[c]]]
+    new = [i for i, share in enumerate(shares.tolist()) if i not in masked and share > (s["alpha"] + s["beta"]) / 2
+           and not (unseen and (held @ imagenet[i]).max() >= 0.6)]
     there = lambda photo: [index[classes.names[c][0]] for c in np.unique(photo.labels()).tolist() if c in classes.names]
     requests += collect_new(network, imagenet, ask_for_new(data_dir, [(p.picture, embeddings[there(p)]) for p in photos], imagenet, new), common)
     for r in requests:
