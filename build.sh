@@ -25,8 +25,12 @@ usage() {
 END
 }
 
-step() { printf '%-34s' "$1"; }
-done_() { echo "${1:-ok}"; }
+step() { printf '%-34s' "$1" && began=$SECONDS; }
+done_() { # what came of it; a step that took a while says so
+	local took=$((SECONDS - began))
+	[ $took -lt 10 ] && took="" || took=", $took s"
+	echo "${1:-ok}$took"
+}
 stop() { # what went wrong, what to do
 	echo "failed"
 	printf '%s\n' "$@" >&2
@@ -193,6 +197,18 @@ wrangler() {
 	[ -x "$wrangler" ] || { mkdir -p "$cache" && npm install --no-save --prefix "$cache" wrangler@$wrangler_version >/dev/null 2>&1 && [ -x "$wrangler" ]; }
 }
 
+# Whether Node is there, and a program that npm installs; otherwise the step says that it is left out.
+needs() { # the function that installs it, what it is
+	if ! have node || ! have npm; then
+		done_ "left out: Node is not installed (apt-get install nodejs npm)"
+	elif ! "$1"; then
+		done_ "left out: npm could not install $2"
+	else
+		return 0
+	fi
+	return 1
+}
+
 deploy() {
 	pack
 	build_worker
@@ -244,11 +260,7 @@ run_tests() {
 		done_ "left out: Node is not installed (apt-get install nodejs)"
 	fi
 	step "shaders in every variant"
-	if ! have node || ! have npm; then
-		done_ "left out: Node is not installed (apt-get install nodejs npm)"
-	elif ! dawn; then
-		done_ "left out: npm could not install webgpu@$dawn_version, which compiles them without a graphics card"
-	else
+	if needs dawn "webgpu@$dawn_version, which compiles them without a graphics card"; then
 		tests "Run it alone: kernel/webgpu/node.cjs says how, with PMP_VARIANT=null and -test.run TestVariants" \
 			env -i HOME="$HOME" PATH="$PATH" GOCACHE="$(go env GOCACHE)" GOPATH="$(go env GOPATH)" GOFLAGS="$(go env GOFLAGS)" \
 			GOOS=js GOARCH=wasm PMP_VARIANT=null PMP_DAWN="$dawn" NODE_OPTIONS="--require $PWD/kernel/webgpu/node.cjs" \
@@ -256,11 +268,7 @@ run_tests() {
 	fi
 	build_worker
 	step "site and worker in workerd"
-	if ! have node || ! have npm; then
-		done_ "left out: Node is not installed (apt-get install nodejs npm)"
-	elif ! wrangler; then
-		done_ "left out: npm could not install wrangler@$wrangler_version"
-	else
+	if needs wrangler "wrangler@$wrangler_version"; then
 		tests "Run it alone: PMP_WRANGLER=$wrangler go test -v -count=1 -run Workerd ./site/worker, after ./build.sh deploy --dry-run" \
 			env PMP_WRANGLER="$wrangler" go test -count=1 -run Workerd ./site/worker
 	fi
