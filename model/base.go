@@ -13,7 +13,7 @@ import (
 // BaseConfig is the architecture of a public checkpoint.
 type BaseConfig struct {
 	Arch            string // Mask2Former or MaskFormer
-	Trunk           ResNetConfig
+	Trunk           TrunkConfig
 	D, DM, Heads    int // as in Config
 	FFN             int // width of the mask decoder's feed-forward parts
 	Queries, Layers int
@@ -36,11 +36,24 @@ const (
 	MaskFormer  = "maskformer"
 )
 
+// TrunkConfig is the shape of an image encoder; there is a type for each kind.
+type TrunkConfig interface {
+	sensible() bool
+	// channels are those of its maps at strides 4, 8, 16 and 32.
+	channels() [4]int
+	load(l *loader, pixels normalisation) imageEncoder
+}
+
+// imageEncoder encodes a picture whose sides are multiples of 32.
+type imageEncoder interface {
+	run(g graph, x grid) features
+}
+
 // base is a network of a public checkpoint: a mask generator, and a class head
 // that knows a list of names.
 type base struct {
 	BaseConfig
-	trunk  resnet
+	trunk  imageEncoder
 	pixels interface {
 		run(g graph, f features) pyramid
 	}
@@ -63,14 +76,14 @@ func LoadBase(manifest *weights.Manifest, device kernel.Device) (*Model, error) 
 	l := &loader{source: source, constants: constants, precision: Float32}
 	// What a network without calibration says of a prompt is its probability.
 	m := &Model{Config: Config{Theta: 0.5, Presence: Presence{Logit: 1}, Text: c.Text, Templates: c.Templates}, device: device}
-	b := &base{BaseConfig: c, model: m, trunk: l.resnet(c.Trunk, normalisation{c.Mean, c.Std})}
+	b := &base{BaseConfig: c, model: m, trunk: c.Trunk.load(l, normalisation{c.Mean, c.Std})}
 	shape := decoderShape{q: c.Queries, d: c.D, dm: c.DM, heads: c.Heads, ffn: c.FFN, depth: c.Layers, pmp: c.PMP, e: c.Text.Width}
 	if c.Arch == MaskFormer {
 		shape.strides, shape.detr = []int{cellSize}, true
-		b.pixels = l.fpn(c.Pyramid, shape, c.Trunk.Widths)
+		b.pixels = l.fpn(c.Pyramid, shape, c.Trunk.channels())
 	} else {
 		shape.strides = levels[:]
-		b.pixels = l.deformablePixels(c.Pixels, shape, c.Trunk.Widths)
+		b.pixels = l.deformablePixels(c.Pixels, shape, c.Trunk.channels())
 	}
 	m.decoder.maskDecoder = l.maskDecoder(shape)
 	b.class = l.columns("class", c.D, len(c.Labels)+1)
@@ -106,19 +119,16 @@ func (l *loader) columns(name string, in, out int) linear {
 
 // sensible is Config.sensible for these.
 func (c BaseConfig) sensible() bool {
-	within := func(n, low, high, multiple int) bool { return within(n, low, high) && n%multiple == 0 }
+	within := multiple
 	ok := (!c.PMP || c.Text.sensible() && len(c.Templates) > 0) &&
 		within(c.D, 16, 1024, 16) && within(c.DM, 8, 1024, 8) && within(c.Heads, 1, 64, 1) && c.D%c.Heads == 0 && c.D/c.Heads%8 == 0 &&
 		within(c.FFN, 8, 1<<14, 8) && within(c.Queries, 1, 256, 1) && within(c.Layers, 1, 32, 1) && within(len(c.Labels), 1, 1<<14, 1) &&
-		within(c.Trunk.Stem, 8, 1024, 8)
+		c.Trunk.sensible()
 	if c.Arch == MaskFormer {
 		ok = ok && within(c.Pyramid, 4*groups, 1024, 4*groups)
 	} else {
 		ok = ok && c.D%(4*groups) == 0 && within(c.Pixels.Layers, 1, 32, 1) && within(c.Pixels.FFN, 8, 1<<14, 8) &&
 			c.Heads*len(levels)*points%kernel.Panel == 0
-	}
-	for i, width := range c.Trunk.Widths {
-		ok = ok && within(width, 32, 1<<14, 32) && within(c.Trunk.Depths[i], 1, 64, 1)
 	}
 	for _, s := range c.Std {
 		ok = ok && s > 0
@@ -332,18 +342,12 @@ func readBaseConfig(m *weights.Manifest) (BaseConfig, error) {
 		Arch: m.Arch, D: f.Int("d"), DM: f.Int("dm"), Heads: f.Int("heads"), FFN: f.Int("ffn"), Queries: f.Int("queries"), Layers: f.Int("layers"),
 		Labels: f.Texts("labels"),
 	}
-	t := f.Fields("trunk")
-	if kind := t.Text("kind"); t.Err() == nil && kind != "resnet" {
+	switch t := f.Fields("trunk"); t.Text("kind") {
+	case "resnet":
+		c.Trunk = ResNetConfig{Stem: t.Int("stem"), Early: t.Bool("early"), Widths: four(t, "widths"), Depths: four(t, "depths")}
+	default:
 		t.Fail("kind", "is not one that this version can build; fetch weights and program of the same version")
 	}
-	c.Trunk = ResNetConfig{Stem: t.Int("stem"), Early: t.Bool("early")}
-	four := func(key string) (n [4]int) {
-		if copy(n[:], t.Ints(key)) != len(n) {
-			t.Fail(key, "has not four numbers")
-		}
-		return n
-	}
-	c.Trunk.Widths, c.Trunk.Depths = four("widths"), four("depths")
 	p := f.Fields("picture")
 	for _, x := range []struct {
 		key string
@@ -379,4 +383,14 @@ func readBaseConfig(m *weights.Manifest) (BaseConfig, error) {
 		return c, err
 	}
 	return c, c.Text.read(m)
+}
+
+// four reads a number for each stage of an image encoder.
+func four(f weights.Fields, key string) (n [4]int) {
+	if list := f.Ints(key); len(list) != len(n) {
+		f.Fail(key, "has not four numbers")
+	} else {
+		copy(n[:], list)
+	}
+	return n
 }

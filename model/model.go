@@ -112,6 +112,8 @@ func (c TextConfig) sensible() bool {
 
 func within(n, low, high int) bool { return low <= n && n <= high }
 
+func multiple(n, low, high, of int) bool { return within(n, low, high) && n%of == 0 }
+
 // itoa is strconv.Itoa for the small numbers in tensor names.
 func itoa(n int) string {
 	if n < 10 {

@@ -27,7 +27,17 @@ type ResNetConfig struct {
 	Early bool
 }
 
-func (l *loader) resnet(c ResNetConfig, pixels normalisation) resnet {
+func (c ResNetConfig) channels() [4]int { return c.Widths }
+
+func (c ResNetConfig) sensible() bool {
+	ok := multiple(c.Stem, 8, 1024, 8)
+	for i, width := range c.Widths {
+		ok = ok && multiple(width, 32, 1<<14, 32) && within(c.Depths[i], 1, 64)
+	}
+	return ok
+}
+
+func (c ResNetConfig) load(l *loader, pixels normalisation) imageEncoder {
 	var t resnet
 	t.stem = conv{in: rgbx, out: c.Stem, size: 7, weight: l.pixelWeight("trunk.stem.weight", c.Stem, 7, pixels.factor())}
 	t.stem.bias = l.vector("trunk.stem.bias", c.Stem)
@@ -56,7 +66,6 @@ func (l *loader) resnet(c ResNetConfig, pixels normalisation) resnet {
 	return t
 }
 
-// run encodes a picture whose sides are multiples of 32.
 func (t resnet) run(g graph, x grid) features {
 	x = g.maxPool(g.conv(x, t.stem, 2, kernel.ActReLU))
 	var maps [len(t.stages)]grid
