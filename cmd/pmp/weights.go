@@ -52,7 +52,7 @@ func importWeights(args []string, out io.Writer) error {
 	}
 	if len(rest) != 1 || *dir == "" {
 		flags.Usage()
-		return errors.New("import needs the folder of a checkpoint and -o")
+		return errors.New("import needs a checkpoint, a folder or a file of detectron2, and -o")
 	}
 	types := map[string]weights.DType{"f32": weights.F32, "f16": weights.F16, "int8": ""}
 	if _, ok := types[*store]; !ok && *store != "" {
@@ -64,7 +64,7 @@ func importWeights(args []string, out io.Writer) error {
 	}
 	read, weigh := quantize.ReadDir, fitting
 	if public {
-		read = func(dir string) (*quantize.Source, error) { return readPublic(dir, *pmp, out) }
+		read = func(path string) (*quantize.Source, error) { return readPublic(path, *pmp, out) }
 		weigh = func(s *quantize.Source, _ io.Writer) (quantize.Files, *weights.Manifest, error) { return quantized(s) }
 	}
 	source, err := read(rest[0])
@@ -91,10 +91,10 @@ func importWeights(args []string, out io.Writer) error {
 	return nil
 }
 
-// readPublic reads a checkpoint of the transformers library, tells what became of
+// readPublic reads a public checkpoint, tells what became of
 // its tensors, and adds prompt guidance, which reads with the shipped text encoder.
-func readPublic(dir string, guided bool, out io.Writer) (*quantize.Source, error) {
-	source, report, err := huggingface.ReadDir(dir)
+func readPublic(path string, guided bool, out io.Writer) (*quantize.Source, error) {
+	source, report, err := huggingface.Read(path)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,6 @@
-// Package huggingface turns checkpoints that the transformers library has saved
-// into weights: names become ours, batch norms parts of the convolutions before
-// them. It belongs to the command line; the browser's engine does not import it.
+// Package huggingface turns public checkpoints into weights, those that the
+// transformers library has saved and those of detectron2: names become ours, batch
+// norms parts of the convolutions before them. It belongs to the command line; the browser's engine does not import it.
 package huggingface
 
 import (
@@ -25,8 +25,20 @@ type Report struct {
 	Missing []string // that the network needs
 }
 
-// Is tells whether a folder has a checkpoint that this package may read.
-func Is(dir string) bool {
+// Is tells whether a path has a checkpoint that this package may read: a folder of
+// the transformers library, or a file of detectron2, which may be alone in its folder.
+func Is(path string) bool { return isDir(path) || detectron2In(path) != "" }
+
+// Read reads what Is has found. The report is there even if an error is that tensors
+// are missing.
+func Read(path string) (*quantize.Source, Report, error) {
+	if file := detectron2In(path); file != "" {
+		return readDetectron2(file)
+	}
+	return ReadDir(path)
+}
+
+func isDir(dir string) bool {
 	data, err := os.ReadFile(filepath.Join(dir, "config.json"))
 	var c struct {
 		ModelType string `json:"model_type"`
@@ -35,8 +47,7 @@ func Is(dir string) bool {
 }
 
 // ReadDir reads a folder as save_pretrained leaves it: config.json, the tensors,
-// and preprocessor_config.json if it is there. The report is there even if an error
-// is that tensors are missing.
+// and preprocessor_config.json if it is there.
 func ReadDir(dir string) (*quantize.Source, Report, error) {
 	config, err := os.ReadFile(filepath.Join(dir, "config.json"))
 	if err != nil {
@@ -122,13 +133,15 @@ func Convert(configJSON, preprocessorJSON []byte, tensors []quantize.Tensor, oth
 	if err != nil {
 		return nil, Report{}, fmt.Errorf("preprocessor_config.json: %w", err)
 	}
-	x := &converter{from: map[string]quantize.Tensor{}, used: map[string]bool{}}
-	for _, t := range tensors {
-		if _, ok := x.from[t.Name]; ok {
-			return nil, Report{}, fmt.Errorf("tensor %q is in two of the files", t.Name)
-		}
-		x.from[t.Name] = t
+	x, err := newConverter(tensors)
+	if err != nil {
+		return nil, Report{}, err
 	}
+	return x.source(c, labels, pixels, others)
+}
+
+// source takes what the network of a configuration needs.
+func (x *converter) source(c *config, labels []string, pixels picture, others []string) (*quantize.Source, Report, error) {
 	settings := map[string]any{"labels": labels, "picture": pixels, "dm": c.MaskSize,
 		"trunk": map[string]any{"kind": "resnet", "stem": c.Backbone.Stem, "widths": c.Backbone.Widths, "depths": c.Backbone.Depths, "early": c.Backbone.Early}}
 	x.resnet(c)
@@ -152,6 +165,7 @@ func Convert(configJSON, preprocessorJSON []byte, tensors []quantize.Tensor, oth
 	}
 	out := &quantize.Source{Arch: c.ModelType, Tensors: x.tensors,
 		Parts: []weights.Part{{Name: c.ModelType, Source: "a checkpoint of the transformers library", Note: "see there for its licence"}}}
+	var err error
 	out.Config, err = json.Marshal(settings)
 	return out, report, err
 }
@@ -164,6 +178,20 @@ type converter struct {
 	missing []string
 	tensors []quantize.Tensor
 	err     error
+	// alias, if it is there, tells what a tensor is called in the checkpoint, and
+	// which third of that one it is, from 1 on; 0 is all of it.
+	alias func(name string) (theirs string, third int)
+}
+
+func newConverter(tensors []quantize.Tensor) (*converter, error) {
+	x := &converter{from: map[string]quantize.Tensor{}, used: map[string]bool{}}
+	for _, t := range tensors {
+		if _, ok := x.from[t.Name]; ok {
+			return nil, fmt.Errorf("tensor %q is in two of the files", t.Name)
+		}
+		x.from[t.Name] = t
+	}
+	return x, nil
 }
 
 func (x *converter) report(others []string) Report {
@@ -182,13 +210,33 @@ func (x *converter) report(others []string) Report {
 
 // take finds a tensor of the checkpoint.
 func (x *converter) take(name string) (quantize.Tensor, bool) {
+	third := 0
+	if x.alias != nil {
+		name, third = x.alias(name)
+	}
 	t, ok := x.from[name]
-	if ok {
-		x.used[name] = true
-	} else {
+	if !ok {
+		x.miss(name)
+		return t, false
+	}
+	x.used[name] = true
+	if third > 0 {
+		if len(t.Shape) == 0 || t.Shape[0]%3 != 0 {
+			x.fail(name)
+			return t, false
+		}
+		t.Shape = slices.Clone(t.Shape)
+		t.Shape[0] /= 3
+		n := len(t.Data) / 3
+		t.Data = t.Data[(third-1)*n : third*n]
+	}
+	return t, true
+}
+
+func (x *converter) miss(name string) {
+	if !slices.Contains(x.missing, name) {
 		x.missing = append(x.missing, name)
 	}
-	return t, ok
 }
 
 func (x *converter) put(name string, shape []int, data []float32) {
@@ -231,7 +279,7 @@ func (x *converter) rows(from string, to ...string) {
 
 func (x *converter) fail(name string) {
 	if x.err == nil {
-		x.err = fmt.Errorf("tensor %q does not have the shape that config.json asks for", name)
+		x.err = fmt.Errorf("tensor %q does not have the shape that this network needs", name)
 	}
 }
 
