@@ -36,13 +36,14 @@ const (
 	KindGather
 	KindGroupNorm
 	KindDeformable
+	KindWindowAttention
 	KindCount // number of kinds + 1
 )
 
 var kindNames = [KindCount]string{"", "matmul", "conv", "depthwise", "upsample-add",
 	"layer-norm", "l2-norm", "l1-norm", "add", "add-position", "attention", "pack",
 	"activate", "classify", "picture", "paint", "quantize", "matmul8", "depthwise8", "residual8",
-	"columns8", "maps", "peaks", "tidy", "colour", "gather", "group-norm", "deformable"}
+	"columns8", "maps", "peaks", "tidy", "colour", "gather", "group-norm", "deformable", "window-attention"}
 
 func (k Kind) String() string {
 	if k == 0 || k >= KindCount {

@@ -2,7 +2,7 @@ package kernel
 
 // The ops of this file are what networks of public checkpoints need beside the
 // others: rows that are taken from elsewhere, norms over groups of channels,
-// and attention that samples.
+// and attention that samples, or stays within windows.
 
 // Gather makes each row of N numbers of a few rows of A: their sum, or, if Max
 // is set, the largest number in each place.
@@ -93,4 +93,36 @@ func (o Deformable) record() record {
 		r.ints[5+2*i], r.ints[6+2*i] = side[0], side[1]
 	}
 	return r
+}
+
+// WindowAttention is Attention of windows of Size rows each, in which every row
+// looks at the rows of its own window:
+//
+//	for w < Windows, h < Heads, i < Size { q := w*Size + i
+//		for j < Size { s[j] = Scale * sum_c Q[q*LDQ + h*hd+c] * K[w*Size+j, h*hd+c] + Bias[(h*Size+i)*LDB + j] }
+//		p := softmax(s)
+//		for c { dst[q*D + h*hd+c] = sum_j p[j] * V[w*Size+j, h*hd+c] } }
+//
+// K and V are packed, matrices of Rows rows and D columns, of which the windows
+// may be a part. LDB is Size rounded up to a multiple of 4. LDQ of 0 means D; hd =
+// D/Heads is a multiple of 8. A window has at most MaxWindow rows.
+type WindowAttention struct {
+	Dst, Q, K, V, Bias           View
+	Windows, Size, D, Heads, LDQ int
+	Rows                         int
+	Scale                        float32
+}
+
+// MaxWindow is how many rows a window may have.
+const MaxWindow = 4096
+
+func (o WindowAttention) record() record {
+	if o.Windows <= 0 || o.Size <= 0 || o.Size > MaxWindow || o.D <= 0 || o.Heads <= 0 || o.Windows*o.Size > o.Rows {
+		panic("kernel: WindowAttention needs windows of 1 to 4096 rows, which K and V have")
+	}
+	if o.D%o.Heads != 0 || o.D/o.Heads%8 != 0 {
+		panic("kernel: WindowAttention needs heads of a multiple of 8 channels")
+	}
+	return record{kind: KindWindowAttention, views: views{o.Dst, o.Q, o.K, o.V, o.Bias},
+		ints: ints{o.Windows, o.Size, o.D, o.Heads, or(o.LDQ, o.D), o.Rows}, floats: floats{o.Scale}}
 }

@@ -112,3 +112,43 @@ func deformable(s *suite) {
 			At: t.floats(where), Q: w, D: d, Heads: 1, Points: 4, Sides: [][2]int{{1, w}}})
 	})
 }
+
+func windowAttention(s *suite) {
+	tol := tolerance{abs: 4*expError + 64*epsilon} // as for attention
+	for _, o := range []kernel.WindowAttention{
+		{Windows: 1, Size: 1, D: 8, Heads: 1, Rows: 1, Scale: 1},
+		{Windows: 3, Size: 4, D: 16, Heads: 2, Rows: 12, Scale: 2},
+		{Windows: 2, Size: 9, D: 48, Heads: 2, LDQ: 144, Rows: 31, Scale: 0.5},
+		{Windows: 5, Size: 49, D: 96, Heads: 3, LDQ: 288, Rows: 245, Scale: 0.18},
+		{Windows: 2, Size: 144, D: 64, Heads: 2, LDQ: 192, Rows: 300, Scale: 0.18},
+		{Windows: 1, Size: 520, D: 8, Heads: 1, Rows: 520, Scale: 1},
+	} {
+		for _, strength := range []float32{1, 20} {
+			s.try(shape(o.Windows, "x", o.Size, " channels ", o.D, " bias ", strength), tol, func(t *trial) []kernel.Op {
+				n := o.Windows * o.Size
+				bias := t.numbers(o.Heads * o.Size * ((o.Size + 3) &^ 3))
+				for i := range bias {
+					bias[i] *= strength
+					if strength > 1 && i%5 == 1 {
+						bias[i] = -100 // as between parts of a window that are none of the other's business
+					}
+				}
+				o.Dst, o.Q = t.out(n*o.D), t.in((n-1)*max(o.LDQ, o.D)+o.D)
+				o.K, o.V, o.Bias = t.packed(o.Rows, o.D), t.packed(o.Rows, o.D), t.floats(bias)
+				return one(o)
+			})
+		}
+	}
+	// A bias of -100 leaves each row nothing but itself.
+	s.try("itself", tolerance{abs: 4 * expError}, func(t *trial) []kernel.Op {
+		const size, d = 12, 8
+		bias := make([]float32, size*size)
+		for i := range bias {
+			if i%(size+1) != 0 {
+				bias[i] = -100
+			}
+		}
+		return one(kernel.WindowAttention{Dst: t.out(2 * size * d), Q: t.in(2 * size * d), K: t.packed(2*size, d), V: t.packed(2*size, d),
+			Bias: t.floats(bias), Windows: 2, Size: size, D: d, Heads: 1, Rows: 2 * size, Scale: 0.1})
+	})
+}

@@ -105,3 +105,14 @@ func (s *session) deformable(o kernel.Deformable) {
 		}
 	}
 }
+
+func (s *session) windowAttention(o kernel.WindowAttention) {
+	dst, q, k, v, bias := s.f(o.Dst), s.f(o.Q), s.f(o.K), s.f(o.V), s.f(o.Bias)
+	one := kernel.Attention{NQ: o.Size, NK: o.Rows, D: o.D, Heads: o.Heads, LDQ: o.LDQ, Scale: o.Scale}
+	if one.LDQ == 0 {
+		one.LDQ = o.D
+	}
+	for first := 0; first < o.Windows*o.Size; first += o.Size {
+		attend(one, dst[first*o.D:], q[first*one.LDQ:], k[first*kernel.Panel:], v[first*kernel.Panel:], nil, bias, o.Size)
+	}
+}

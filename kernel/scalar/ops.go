@@ -237,7 +237,12 @@ func (s *session) addPosition(o kernel.AddPosition) {
 }
 
 func (s *session) attention(o kernel.Attention) {
-	dst, q, k, v, mask := s.f(o.Dst), s.f(o.Q), s.f(o.K), s.f(o.V), s.f(o.Mask)
+	attend(o, s.f(o.Dst), s.f(o.Q), s.f(o.K), s.f(o.V), s.f(o.Mask), nil, s.count(o.Count, o.NK))
+}
+
+// attend is attention to the first keys of o.NK, with a bias of whole fours of
+// them for each head and query, which may be absent.
+func attend(o kernel.Attention, dst, q, k, v, mask, bias []float32, keys int) {
 	ldq := o.LDQ
 	if ldq == 0 {
 		ldq = o.D
@@ -245,7 +250,6 @@ func (s *session) attention(o kernel.Attention) {
 	// packed is the place of element [j,c] of K and V; panels of eight
 	// channels lie together.
 	packed := func(j, c int) int { return (c/kernel.Panel*o.NK + j) * kernel.Panel }
-	keys := s.count(o.Count, o.NK)
 	hd := o.D / o.Heads
 	p := make([]float32, keys)
 	for h := range o.Heads {
@@ -273,6 +277,9 @@ func (s *session) attention(o kernel.Attention) {
 			top := float32(math.Inf(-1))
 			for j := range p {
 				p[j] *= o.Scale
+				if bias != nil {
+					p[j] += bias[(h*o.NQ+i)*((keys+3)&^3)+j]
+				}
 				if blocked(j) {
 					p[j] = float32(math.Inf(-1))
 				}

@@ -165,6 +165,8 @@ func (s *session) run(op kernel.Op) {
 		s.groupNorm(o)
 	case kernel.Deformable:
 		s.deformable(o)
+	case kernel.WindowAttention:
+		s.windowAttention(o)
 	default:
 		panic("kernel/scalar: unknown op")
 	}

@@ -278,7 +278,7 @@ var roles = [kernel.KindCount]role{
 // later are the kinds that no shader computes yet: those that only networks of
 // public checkpoints have. Open answers ErrUnsupported to their programs, and
 // whoever asked for the best device goes on with the next one.
-var later = []kernel.Kind{kernel.KindGather, kernel.KindGroupNorm, kernel.KindDeformable}
+var later = []kernel.Kind{kernel.KindGather, kernel.KindGroupNorm, kernel.KindDeformable, kernel.KindWindowAttention}
 
 // groupSize is the number of invocations of most workgroups.
 const groupSize = 64

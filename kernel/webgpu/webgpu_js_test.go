@@ -51,7 +51,7 @@ func open(t *testing.T, o Options) *Device {
 
 func TestDevice(t *testing.T) {
 	needWebGPU(t)
-	options := []kerneltest.Option{kerneltest.Without("Gather", "GroupNorm", "Deformable")}
+	options := []kerneltest.Option{kerneltest.Without("Gather", "GroupNorm", "Deformable", "WindowAttention")}
 	if variant("half") {
 		options = append(options, kerneltest.Half)
 	}

@@ -25,8 +25,8 @@ const (
 // nothing else is looked at. Without a mask one list, of all panels, serves
 // all queries. The rows of a head follow one another, so that its part of K
 // and V stays in the second-level cache. Threads share out the rows.
-func (k *kernels) attention() *Func {
-	whole, list, attend := k.attentionMask(), k.attentionList(), k.attentionRow()
+func (k *kernels) attention(list, attend *Func) *Func {
+	whole := k.attentionMask()
 
 	f, record := k.opFunc()
 	v, n := views(f, record, 6), ints(f, record, 5)
@@ -72,7 +72,7 @@ func (k *kernels) attention() *Func {
 				at := f.Let(part.Mul(NK).Add(j.Times(panelBytes))) // of the head's panels of K and V
 				f.Call(attend,
 					dst.Add(query.Mul(nextDst)).Add(part), q.Add(query.Mul(nextQ)).Add(part), keys.Add(at), values.Add(at),
-					row, lists.Add(i.Mul(nextList)), scratch, state.Add(item.Times(stateBytes)),
+					row, Int(0), lists.Add(i.Mul(nextList)), scratch, state.Add(item.Times(stateBytes)),
 					size, headDim, nextPanel, j.Zero(), j.Add(size).Eq(N), float(record, 0))
 			})
 		})
@@ -135,15 +135,15 @@ func (k *kernels) attentionList() *Func {
 	return f
 }
 
-// attentionRow makes row(out, q, keys, values, mask, list, scores, state, n,
-// headDim, nextPanel, isFirst, isLast, scale): one query and one head, over
+// attentionRow makes row(out, q, keys, values, mask, bias, list, scores, state,
+// n, headDim, nextPanel, isFirst, isLast, scale): one query and one head, over
 // the panels of a list, of n keys. That takes three steps: scores, weights
 // relative to the largest score, and the sum of the weights times V. If these
 // are not the first keys, what out holds is scaled to match; after the last
 // ones it is divided by the sum of the weights.
 func (k *kernels) attentionRow() *Func {
 	f := k.Func("")
-	out, q, keys, values, mask := f.Param(), f.Param(), f.Param(), f.Param(), f.Param()
+	out, q, keys, values, mask, bias := f.Param(), f.Param(), f.Param(), f.Param(), f.Param(), f.Param()
 	list, scores, state := f.Param(), f.Param(), f.Param()
 	n, headDim, nextPanel := f.Param(), f.Param(), f.Param()
 	isFirst, isLast, scale := f.Param(), f.Param(), f.ParamF()
@@ -179,6 +179,11 @@ func (k *kernels) attentionRow() *Func {
 			c.Inc(-kernel.Panel)
 		}, c)
 		low, high := f.LetV(f.addAcross(sums[:4]).Mul(factor)), f.LetV(f.addAcross(sums[4:]).Mul(factor))
+		f.If(bias, func() {
+			for half, s := range []V128{low, high} {
+				s.Set(s.Add(bias.Add(panel.Times(panelBytes)).V128(16 * half)))
+			}
+		})
 		f.If(mask, func() {
 			for half, s := range []V128{low, high} {
 				m := mask.Add(panel.Times(panelBytes)).V128(16 * half)
@@ -194,7 +199,8 @@ func (k *kernels) attentionRow() *Func {
 	f.Walk(next, end, 4, func() { score(f.Let(next.I32(0))) })
 	f.If(tail, func() {
 		// Key by key, since what lies behind the last one is not ours to read.
-		p, m := f.Let(keys.Add(tailPanel.Times(block))), f.Let(mask.Add(tailPanel.Times(panelBytes)))
+		past := f.Let(tailPanel.Times(panelBytes))
+		p, m, b := f.Let(keys.Add(tailPanel.Times(block))), f.Let(mask.Add(past)), f.Let(bias.Add(past))
 		f.StoreV(to, 0, f.Splat(-inf))
 		f.StoreV(to, 16, f.Splat(-inf))
 		f.Repeat(f.Let(tail), func() {
@@ -208,6 +214,10 @@ func (k *kernels) attentionRow() *Func {
 				c.Inc(-kernel.Panel)
 			}, c)
 			s := f.LetF(sum(total).Mul(scale))
+			f.If(bias, func() {
+				s.Set(s.Add(b.F32(0)))
+				b.Inc(4)
+			})
 			f.If(mask, func() {
 				f.If(m.F32(0).Less(Float(0)), func() { s.Set(Float(-inf)) })
 				m.Inc(4)
@@ -296,6 +306,35 @@ func (k *kernels) attentionRow() *Func {
 	}
 	f.Repeat(f.Let(headDim.ShrU(4)), func() { channels(2) })
 	f.If(headDim.And(8), func() { channels(1) })
+	return f
+}
+
+// windowAttention goes window by window and head by head, which threads share out.
+func (k *kernels) windowAttention(list, attend *Func) *Func {
+	f, record := k.opFunc()
+	v, n := views(f, record, 5), ints(f, record, 6)
+	dst, q, keys, values, bias := v[0], v[1], v[2], v[3], v[4]
+	Windows, Size, D, Heads, LDQ, Rows := n[0], n[1], n[2], n[3], n[4], n[5]
+	headDim := f.Let(D.DivU(Heads))
+	nextDst, nextQ, nextPanel := f.Let(D.Shl(2)), f.Let(LDQ.Shl(2)), f.Let(Rows.Times(panelBytes))
+	nextBias := f.Let(Size.Plus(3).And(-4).Shl(2))
+	scratch := f.Let(k.scratch.Get())
+	f.Call(list, scratch.Plus(listsAt), Int(0), Size)
+	from, to := k.part(f, Windows.Mul(Heads), 1)
+	f.For(from, to, 1, func(item I32) {
+		w := f.Let(item.DivU(Heads))
+		h := f.Let(item.Sub(w.Mul(Heads)))
+		part := f.Let(h.Mul(headDim).Shl(2))
+		query := f.Let(w.Mul(Size))
+		at := f.Let(part.Mul(Rows).Add(query.Times(panelBytes))) // of the window's and head's panels of K and V
+		b := f.Let(bias.Add(h.Mul(Size).Mul(nextBias)))
+		f.Repeat(f.Let(Size), func() {
+			f.Call(attend, dst.Add(query.Mul(nextDst)).Add(part), q.Add(query.Mul(nextQ)).Add(part), keys.Add(at), values.Add(at),
+				Int(0), b, scratch.Plus(listsAt), scratch, scratch.Plus(stateAt), Size, headDim, nextPanel, Int(1), Int(1), float(record, 0))
+			query.Inc(1)
+			next(f, nextBias, b)
+		})
+	})
 	return f
 }
 
