@@ -75,6 +75,7 @@ func (g graph) normed(x grid, f normed, act kernel.Act) grid {
 type table struct {
 	kind           tableKind
 	h, w, toH, toW int
+	cut            windows // of tableWindows and tableCells
 }
 
 type tableKind uint8
@@ -85,6 +86,9 @@ const (
 	tableNearest                  // the nearest of smaller maps
 	tablePool                     // windows of three by three, every second
 	tableResize                   // the four nearest, with their weights
+	tableMerge                    // cells two by two, columns first
+	tableWindows                  // a row of cells for each window of toW cells
+	tableCells                    // what tableWindows has made, as it was
 )
 
 type gathered struct {
@@ -92,9 +96,13 @@ type gathered struct {
 	taps          int
 }
 
-// gather makes a map out of cells of another one; res, which may be absent, is added.
+// gather makes a map of h rows and w columns out of cells of another one; res, which
+// may be absent, is added.
 func (g graph) gather(kind tableKind, x grid, h, w int, res kernel.View) grid {
-	key := table{kind, x.h, x.w, h, w}
+	return g.gatherBy(table{kind: kind, h: x.h, w: x.w, toH: h, toW: w}, x, res)
+}
+
+func (g graph) gatherBy(key table, x grid, res kernel.View) grid {
 	t, ok := g.tables[key]
 	if !ok {
 		t = g.tableOf(key)
@@ -103,9 +111,9 @@ func (g graph) gather(kind tableKind, x grid, h, w int, res kernel.View) grid {
 		}
 		g.tables[key] = t
 	}
-	y := g.grid(h, w, x.c)
+	y := g.grid(key.toH, key.toW, x.c)
 	g.Do(kernel.Gather{Dst: y.View, A: x.View, Index: t.index, Weight: t.weight, Res: res,
-		M: y.cells(), N: x.c, Taps: t.taps, Max: kind == tablePool})
+		M: y.cells(), N: x.c, Taps: t.taps, Max: key.kind == tablePool})
 	return y
 }
 
@@ -136,8 +144,15 @@ func (g graph) tableOf(k table) gathered {
 					at(int(ys.First[y])+i/2, int(xs.First[x])+i%2)
 					weight = append(weight, ys.Weights[2*y+i/2]*xs.Weights[2*x+i%2])
 				}
+			case tableMerge:
+				at(2*y+x%2, 2*(x/4)+x/2%2)
+			case tableCells:
+				index = append(index, int32(k.cut.row(y, x)))
 			}
 		}
+	}
+	if k.kind == tableWindows {
+		index = k.cut.cells()
 	}
 	t := gathered{index: g.Data(wordBytes(index)), taps: len(index) / (k.toH * k.toW)}
 	if weight != nil {

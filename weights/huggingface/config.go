@@ -13,17 +13,8 @@ import (
 type config struct {
 	ModelType string            `json:"model_type"`
 	Labels    map[string]string `json:"id2label"`
-	Backbone  struct {
-		ModelType   string `json:"model_type"`
-		Channels    int    `json:"num_channels"`
-		Stem        int    `json:"embedding_size"`
-		Widths      []int  `json:"hidden_sizes"`
-		Depths      []int  `json:"depths"`
-		LayerType   string `json:"layer_type"`
-		Activation  string `json:"hidden_act"`
-		StemStrides bool   `json:"downsample_in_first_stage"`
-		Early       bool   `json:"downsample_in_bottleneck"`
-	} `json:"backbone_config"`
+	Encoder   json.RawMessage   `json:"backbone_config"`
+	backbone  backbone
 
 	// Both
 	MaskSize int `json:"mask_feature_size"`
@@ -70,12 +61,14 @@ type preprocessor struct {
 func readConfig(data []byte) (*config, error) {
 	c := &config{MaskSize: 256, FeatureSize: 256, Hidden: 256, EncoderFFN: 1024, Activation: "relu", EncoderLayers: 6, DecoderLayers: 10,
 		Heads: 8, FFN: 2048, Stride: 4, Strides: []int{4, 8, 16, 32}, Queries: 100, FPNSize: 256}
-	b := &c.Backbone
-	b.Channels, b.Stem, b.LayerType, b.Activation = 3, 64, "bottleneck", "relu"
-	b.Widths, b.Depths = []int{256, 512, 1024, 2048}, []int{3, 4, 6, 3}
 	d := &c.Decoder
 	d.ModelType, d.Activation, d.D, d.Layers, d.Heads, d.FFN, d.Queries = "detr", "relu", 256, 6, 8, 2048, 100
 	if err := json.Unmarshal(data, c); err != nil {
+		return nil, err
+	}
+	var problem string
+	var err error
+	if c.backbone, problem, err = readBackbone(c.Encoder); err != nil {
 		return nil, err
 	}
 	for _, x := range []struct {
@@ -83,9 +76,7 @@ func readConfig(data []byte) (*config, error) {
 		why string
 	}{
 		{c.ModelType != "mask2former" && c.ModelType != "maskformer", fmt.Sprintf("its model_type is %q, not mask2former or maskformer", c.ModelType)},
-		{b.ModelType != "resnet", fmt.Sprintf("its backbone is of type %q; only resnet can be imported so far", b.ModelType)},
-		{b.LayerType != "bottleneck", "its backbone has layers of type " + strconv.Quote(b.LayerType) + ", not bottleneck"},
-		{b.Channels != 3 || b.Activation != "relu" || b.StemStrides || len(b.Widths) != 4 || len(b.Depths) != 4, "its ResNet is not one of four stages with ReLU"},
+		{problem != "", problem},
 		{c.ModelType == "mask2former" && (c.PreNorm || c.Activation != "relu" || c.Project || c.FeatureSize != c.Hidden || c.Stride != 4 ||
 			!slices.Equal(c.Strides, []int{4, 8, 16, 32})), "its decoder has a pre_norm, another activation than ReLU, strides other than 4 to 32, or two widths"},
 		{c.ModelType == "maskformer" && (d.ModelType != "detr" || d.Activation != "relu" || d.Auxiliary), "its decoder is not DETR's with ReLU, without norms between the layers"},
@@ -96,6 +87,39 @@ func readConfig(data []byte) (*config, error) {
 		}
 	}
 	return c, nil
+}
+
+// backbone is what a config.json says of the image encoder.
+type backbone interface {
+	// problem says why it cannot be imported, if so.
+	problem() string
+	// trunk is the manifest's part about it.
+	trunk() map[string]any
+	convert(x *converter)
+}
+
+// readBackbone reads backbone_config; problem says why it cannot be imported.
+func readBackbone(data []byte) (b backbone, problem string, err error) {
+	var kind struct {
+		ModelType string `json:"model_type"`
+	}
+	if data != nil {
+		if err := json.Unmarshal(data, &kind); err != nil {
+			return nil, "", err
+		}
+	}
+	switch kind.ModelType {
+	case "resnet":
+		b = newResNet()
+	case "swin", "maskformer-swin":
+		b = newSwin()
+	default:
+		return nil, fmt.Sprintf("its backbone is of type %q; resnet and swin can be imported so far", kind.ModelType), nil
+	}
+	if err := json.Unmarshal(data, b); err != nil {
+		return nil, "", err
+	}
+	return b, b.problem(), nil
 }
 
 // labels are the names in the order of their numbers.

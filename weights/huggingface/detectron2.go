@@ -177,8 +177,8 @@ func (n detectron2Names) config(x *converter, s Settings) (*config, error) {
 			return nil, errors.New("this network cannot be imported: " + bad.why)
 		}
 	}
-	c := &config{ModelType: n.arch}
-	b := &c.Backbone
+	b := &resnet{}
+	c := &config{ModelType: n.arch, backbone: b}
 	b.Stem, b.Early = x.size(n, backbone+"embedder.embedder.convolution.weight", 0), s.Early
 	for stage := range 4 {
 		b.Widths = append(b.Widths, x.size(n, fmt.Sprintf("%sencoder.stages.%d.layers.0.layer.2.convolution.weight", backbone, stage), 0))

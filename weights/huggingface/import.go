@@ -143,8 +143,8 @@ func Convert(configJSON, preprocessorJSON []byte, tensors []quantize.Tensor, oth
 // source takes what the network of a configuration needs.
 func (x *converter) source(c *config, labels []string, pixels picture, others []string) (*quantize.Source, Report, error) {
 	settings := map[string]any{"labels": labels, "picture": pixels, "dm": c.MaskSize,
-		"trunk": map[string]any{"kind": "resnet", "stem": c.Backbone.Stem, "widths": c.Backbone.Widths, "depths": c.Backbone.Depths, "early": c.Backbone.Early}}
-	x.resnet(c)
+		"trunk": c.backbone.trunk()}
+	c.backbone.convert(x)
 	if c.ModelType == "mask2former" {
 		x.mask2former(c)
 		settings["d"], settings["heads"], settings["ffn"], settings["queries"], settings["layers"] = c.Hidden, c.Heads, c.FFN, c.Queries, c.DecoderLayers-1
@@ -206,6 +206,11 @@ func (x *converter) report(others []string) Report {
 	slices.Sort(r.Used)
 	slices.Sort(r.Unused)
 	return r
+}
+
+func (x *converter) has(name string) bool {
+	_, ok := x.from[name]
+	return ok
 }
 
 // take finds a tensor of the checkpoint.
@@ -277,6 +282,30 @@ func (x *converter) rows(from string, to ...string) {
 	}
 }
 
+// join puts tensors below each other that lie apart in the checkpoint.
+func (x *converter) join(to string, from ...string) {
+	var all quantize.Tensor
+	whole := true
+	for i, name := range from {
+		t, ok := x.take(name)
+		whole = whole && ok
+		switch {
+		case !whole:
+		case len(t.Shape) == 0 || i > 0 && !slices.Equal(t.Shape[1:], all.Shape[1:]):
+			x.fail(name)
+			return
+		case i == 0:
+			all.Shape = slices.Clone(t.Shape)
+		default:
+			all.Shape[0] += t.Shape[0]
+		}
+		all.Data = append(all.Data, t.Data...)
+	}
+	if whole {
+		x.put(to, all.Shape, all.Data)
+	}
+}
+
 func (x *converter) fail(name string) {
 	if x.err == nil {
 		x.err = fmt.Errorf("tensor %q does not have the shape that this network needs", name)
@@ -325,25 +354,11 @@ func (x *converter) normed(to, from string, bias bool) {
 	x.linear(to+".norm", from+".1")
 }
 
-const pixelLevel, transformer = "model.pixel_level_module.", "model.transformer_module."
-
-func (x *converter) resnet(c *config) {
-	const from = pixelLevel + "encoder."
-	x.fold("trunk.stem", from+"embedder.embedder")
-	in := c.Backbone.Stem
-	for stage, depth := range c.Backbone.Depths {
-		for i := range depth {
-			to, layer := fmt.Sprintf("trunk.stages.%d.%d", stage, i), fmt.Sprintf("%sencoder.stages.%d.layers.%d", from, stage, i)
-			for j, part := range []string{"reduce", "conv", "expand"} {
-				x.fold(to+"."+part, fmt.Sprintf("%s.layer.%d", layer, j))
-			}
-			if out := c.Backbone.Widths[stage]; i == 0 && (stage > 0 || in != out) {
-				x.fold(to+".shortcut", layer+".shortcut")
-			}
-		}
-		in = c.Backbone.Widths[stage]
-	}
-}
+const (
+	pixelLevel  = "model.pixel_level_module."
+	imageLevel  = pixelLevel + "encoder."
+	transformer = "model.transformer_module."
+)
 
 func (x *converter) mask2former(c *config) {
 	const pixels, decoder = pixelLevel + "decoder.", transformer + "decoder."
@@ -421,7 +436,9 @@ func (x *converter) maskMLP(from string) {
 	}
 }
 
-// Ignored tells of an unused tensor whether it is one that only training needs.
+// Ignored tells of an unused tensor whether it is one that only training or a
+// classifier needs, or that follows from config.json.
 func Ignored(name string) bool {
-	return strings.HasSuffix(name, ".num_batches_tracked") || strings.HasPrefix(name, "criterion.")
+	return strings.HasSuffix(name, ".num_batches_tracked") || strings.HasPrefix(name, "criterion.") ||
+		strings.HasSuffix(name, ".relative_position_index") || strings.HasPrefix(name, imageLevel) && strings.Contains(name, ".layernorm.")
 }

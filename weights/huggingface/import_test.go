@@ -58,7 +58,7 @@ func TestFold(t *testing.T) {
 }
 
 func TestReport(t *testing.T) {
-	for _, name := range []string{"mask2former", "maskformer"} {
+	for _, name := range []string{"mask2former", "maskformer", "mask2former-swin", "maskformer-swin"} {
 		config, entries, others := checkpoint(t, name)
 		_, report, err := Convert(config, nil, entries, others)
 		if err != nil {
@@ -96,7 +96,7 @@ func TestReport(t *testing.T) {
 func TestRefuses(t *testing.T) {
 	for about, c := range map[string]struct{ name, old, new, want string }{
 		"type":       {"mask2former", `"model_type": "mask2former"`, `"model_type": "detr"`, "model_type"},
-		"backbone":   {"mask2former", `"model_type": "resnet"`, `"model_type": "swin"`, "swin"},
+		"backbone":   {"mask2former", `"model_type": "resnet"`, `"model_type": "focalnet"`, "focalnet"},
 		"basic":      {"maskformer", `"layer_type": "bottleneck"`, `"layer_type": "basic"`, "basic"},
 		"pre-norm":   {"mask2former", `"pre_norm": false`, `"pre_norm": true`, "pre_norm"},
 		"widths":     {"mask2former", `"hidden_dim": 128`, `"hidden_dim": 64`, "two widths"},
