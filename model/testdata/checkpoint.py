@@ -1,10 +1,10 @@
 """Runs transformers on a checkpoint of any size and keeps what it says, for the test that compares it with ours:
 
-    python checkpoint.py FOLDER [mask2former|maskformer]
+    python checkpoint.py FOLDER [mask2former|maskformer [resnet|swin-tiny|swin-small|swin-base|swin-large]]
     PMP_CHECKPOINT=FOLDER go test ./model -run TestCheckpoint -v
 
-FOLDER has what save_pretrained writes. With a name the folder is filled first, with a network of the usual size (ResNet-50,
-100 queries) and random weights. FOLDER/expected.safetensors is made in 32 bits, of a picture of SIZE that is not resized.
+FOLDER has what save_pretrained writes. With a name the folder is filled first, with a network of the usual size (100 queries,
+ResNet-50 unless another image encoder is named) and random weights. FOLDER/expected.safetensors is made in 32 bits, of a picture of SIZE that is not resized.
 """
 import sys
 from pathlib import Path
@@ -12,18 +12,27 @@ from pathlib import Path
 import torch
 from safetensors.numpy import save_file
 from transformers import (AutoConfig, Mask2FormerConfig, Mask2FormerForUniversalSegmentation, MaskFormerConfig, MaskFormerDetrConfig,
-                          MaskFormerForInstanceSegmentation, ResNetConfig)
+                          MaskFormerForInstanceSegmentation, ResNetConfig, SwinConfig)
 
 from streams import fixture, picture, sampled
 
 SIZE = 320, 256                                       # width and height; TestCheckpoint has all three, too
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 MODELS = {"mask2former": Mask2FormerForUniversalSegmentation, "maskformer": MaskFormerForInstanceSegmentation}
+STAGES = {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
 
 
-def make(folder, name):
+def swin(width, heads, deep, window):
+    return SwinConfig(embed_dim=width, num_heads=[heads << i for i in range(4)], depths=[2, 2, deep, 2], window_size=window, **STAGES)
+
+
+ENCODERS = {"resnet": ResNetConfig(**STAGES), "swin-tiny": swin(96, 3, 6, 7), "swin-small": swin(96, 3, 18, 7),
+            "swin-base": swin(128, 4, 18, 12), "swin-large": swin(192, 6, 18, 12)}
+
+
+def make(folder, name, encoder="resnet"):
     torch.manual_seed(1)
-    backbone = ResNetConfig(out_features=["stage1", "stage2", "stage3", "stage4"])
+    backbone = ENCODERS[encoder]
     config = Mask2FormerConfig(backbone_config=backbone, num_labels=133) if name == "mask2former" else \
         MaskFormerConfig(backbone_config=backbone, decoder_config=MaskFormerDetrConfig(), num_labels=150)
     model = MODELS[name](config)
@@ -31,6 +40,8 @@ def make(folder, name):
         last = key.rsplit(".", 1)[-1]
         if last == "running_var":
             x.uniform_(0.5, 1.5)
+        elif last == "relative_position_bias_table":
+            x.uniform_(-1, 1)
         elif x.is_floating_point() and x.dim() == 1 and "criterion" not in key:
             x.copy_(torch.rand_like(x) * 0.4 + (0.8 if last == "weight" else -0.2))
     model.save_pretrained(folder)
@@ -38,7 +49,7 @@ def make(folder, name):
 
 folder = Path(sys.argv[1])
 if len(sys.argv) > 2:
-    make(folder, sys.argv[2])
+    make(folder, *sys.argv[2:])
 model = MODELS[AutoConfig.from_pretrained(folder).model_type].from_pretrained(folder).eval()
 pixels = torch.from_numpy((picture("checkpoint", *SIZE) / 255.0 - MEAN) / STD).float().permute(2, 0, 1)[None]
 with torch.no_grad():
