@@ -26,8 +26,8 @@ var withWebGPU = browser{
 // for go test -run.
 func TestWebGPU(t *testing.T) {
 	// Matrices of bytes take a minute or more, and how operands are aligned matters little to them.
-	const quick = "Test/^(MatMul|Conv|ConvBytes|Depthwise.*|UpsampleAdd|L.*Norm|Add.*|Attention|Pack|" +
-		"Activate|Classify|Picture|Paint|Quantize|Columns8|Maps|Peaks|Tidy|Colour|Constants|Stages|Lifetime|Memory)$"
+	const quick = "Test/^(MatMul|Conv|ConvBytes|Depthwise.*|UpsampleAdd|.*Norm|Add.*|Attention|Pack|" +
+		"Activate|Classify|Picture|Paint|Quantize|Columns8|Maps|Peaks|Tidy|Colour|Gather|Deformable|WindowAttention|Constants|Stages|Lifetime|Memory)$"
 	// A card made of software keeps one core busy, so they run side by side, the long ones first.
 	for _, run := range []struct {
 		name string

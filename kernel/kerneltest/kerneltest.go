@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"slices"
 	"testing"
 
 	"github.com/pmp-seg/pmp/kernel"
@@ -55,9 +54,6 @@ type Option func(s *suite)
 // Half is for devices that round operands of matrix products to 16 bits, but
 // not their sums.
 func Half(s *suite) { s.half = true }
-
-// Without is for devices that refuse programs with ops of some names.
-func Without(ops ...string) Option { return func(s *suite) { s.without = ops } }
 
 // product is sumOf for products of matrices, and for devices that round both
 // operands to 16 bits. Roundings have nothing to do with each other, so they
@@ -110,9 +106,6 @@ func Run(t *testing.T, open func() kernel.Device, options ...Option) {
 		{"Gather", gather}, {"GroupNorm", groupNorm}, {"Deformable", deformable}, {"WindowAttention", windowAttention},
 		{"Constants", constants}, {"Stages", stages}, {"Fetches", fetches}, {"Lifetime", lifetime}, {"Memory", memory},
 	} {
-		if slices.Contains(s.without, test.name) {
-			continue
-		}
 		t.Run(test.name, func(t *testing.T) {
 			s.T = t
 			s.device = open()
@@ -127,8 +120,6 @@ type suite struct {
 	open   func() kernel.Device
 	device kernel.Device // a fresh one for each test
 	half   bool          // see Half
-	// without names ops that the device does not have, see Without.
-	without []string
 }
 
 // trial is one program with a single stage over guarded operands.

@@ -47,6 +47,7 @@ func (o *op) operands() (all []operand) {
 		}
 		return 4 * n
 	}
+	const everything = 1 << 30 // that lies behind a view
 	switch o.kind {
 	case kernel.KindMatMul:
 		rows(1, n[0], n[2], n[3])
@@ -120,6 +121,12 @@ func (o *op) operands() (all []operand) {
 		read(4, 4*n[0]*n[1])
 		read(5, 4)
 		write(0, 4*n[0]*n[2])
+	case kernel.KindWindowAttention:
+		rows(1, n[0]*n[1], n[2], n[4])
+		rows(2, n[2]/kernel.Panel, kernel.Panel*n[0]*n[1], kernel.Panel*n[5])
+		rows(3, n[2]/kernel.Panel, kernel.Panel*n[0]*n[1], kernel.Panel*n[5])
+		read(4, 4*n[3]*n[1]*((n[1]+3)&^3))
+		write(0, 4*n[0]*n[1]*n[2])
 	case kernel.KindPack:
 		if n[3] == 0 {
 			rows(1, n[0], n[1], n[2])
@@ -186,11 +193,32 @@ func (o *op) operands() (all []operand) {
 		read(1, n[0])
 		read(2, 4*256)
 		write(0, 4*n[0])
+	case kernel.KindGather:
+		// The op does not say how many rows A has; it counts as many as are made.
+		add(operand{view: 1, bytes: 4 * n[0] * n[1], extent: everything})
+		read(2, 4*n[0]*n[2])
+		read(3, 4*n[0]*n[2])
+		read(4, 4*n[0]*n[1])
+		write(0, 4*n[0]*n[1])
+	case kernel.KindGroupNorm:
+		read(1, 4*n[0]*n[1])
+		read(2, 4*n[1])
+		read(3, 4*n[1])
+		write(0, 4*n[0]*n[1])
+	case kernel.KindDeformable:
+		q, d, heads, points, cells := n[0], n[1], n[2], n[3]*n[4], 0
+		for i := range min(n[4], kernel.MaxSides) {
+			cells += n[5+2*i] * n[6+2*i]
+		}
+		read(1, 4*cells*d)
+		read(2, 8*q*heads*points)
+		read(3, 4*q*heads*points)
+		read(4, 8*q)
+		write(0, 4*q*d)
 	default:
 		// An op of a kind that is not listed may read all from its views on, and
 		// write from its first on. It counts no bytes, and nothing near it becomes
 		// halves; listing it is worth both.
-		const everything = 1 << 30
 		for view := 1; view < len(o.views); view++ {
 			add(operand{view: view, extent: everything})
 		}

@@ -5,13 +5,11 @@
 // replays it for each run.
 //
 // An op of a new kind costs a file in wgsl/ and a line in roles. Telling
-// operands what it reads and writes is worth having it counted, too. Without a
-// role, see later, programs that have it are refused.
+// operands what it reads and writes is worth having it counted, too.
 package webgpu
 
 import (
 	_ "embed"
-	"slices"
 	"strings"
 
 	"github.com/pmp-seg/pmp/kernel"
@@ -273,12 +271,12 @@ var roles = [kernel.KindCount]role{
 	kernel.KindPeaks:       {files: "lanes reduce peaks", wide: 1, shape: group(0)},
 	kernel.KindTidy:        {files: "tidy", wide: 1, shape: group(0), shared: true},
 	kernel.KindColour:      {files: "colour", wide: 1, per: 4, things: []int{0}},
-}
+	kernel.KindGather:      {files: "gather", wide: 4, per: 4, things: []int{0, 1}},
+	kernel.KindGroupNorm:   {files: "lanes reduce groupnorm", wide: 4, shape: normGroups},
+	kernel.KindDeformable:  {files: "deformable", wide: 4, per: 4, things: []int{0, 1}},
 
-// later are the kinds that no shader computes yet: those that only networks of
-// public checkpoints have. Open answers ErrUnsupported to their programs, and
-// whoever asked for the best device goes on with the next one.
-var later = []kernel.Kind{kernel.KindGather, kernel.KindGroupNorm, kernel.KindDeformable, kernel.KindWindowAttention}
+	kernel.KindWindowAttention: {files: "lanes reduce windows", wide: 4, strides: []int{4}, shape: windows},
+}
 
 // groupSize is the number of invocations of most workgroups.
 const groupSize = 64
@@ -286,9 +284,6 @@ const groupSize = 64
 // lay says how an op is run, in no groups if no shader can. Its kind must not
 // be one that expand replaces.
 func (o *op) lay(c *card) dispatch {
-	if slices.Contains(later, o.kind) {
-		return dispatch{}
-	}
 	if o.kind >= kernel.KindCount || roles[o.kind].files == "" {
 		panic("kernel/webgpu: unknown op")
 	}
@@ -390,24 +385,34 @@ func product(c *card, o *op, d *dispatch) {
 
 // heads is the shape of attention. Where keys are few, as those of prompts
 // are, fewer lanes share a query.
-func heads(c *card, o *op, d *dispatch) {
-	nq, nk, d4, h := o.ints[0], o.ints[1], o.ints[2]/4, o.ints[3]
-	if d4/h > 16 {
-		return // more than attention.wgsl keeps in registers: no groups
+func heads(c *card, o *op, d *dispatch) { c.attend(d, o.ints[0], o.ints[1], o.ints[2], o.ints[3]) }
+
+func windows(c *card, o *op, d *dispatch) {
+	c.attend(d, o.ints[1], o.ints[1], o.ints[2], o.ints[3])
+	d.groups *= o.ints[0]
+}
+
+// attend shares queries and keys of heads with channels in all among invocations.
+func (c *card) attend(d *dispatch, queries, keys, channels, heads int) {
+	fours := channels / heads / 4
+	if fours > 16 {
+		return // more than the shaders keep in registers: no groups
 	}
 	s := c.tuning.or().Heads
-	if nk <= 64 {
+	if keys <= 64 {
 		s = fewKeys
 	}
-	d.set("FOURS", d4/h).set("QUERIES", s.Down).set("LANES", s.Across).set("GROUP", s.Across*s.Down)
-	d.groups = (nq + s.Down - 1) / s.Down * h
+	d.set("FOURS", fours).set("QUERIES", s.Down).set("LANES", s.Across).set("GROUP", s.Across*s.Down)
+	d.groups = (queries + s.Down - 1) / s.Down * heads
 }
 
 // fewKeys are lanes of a query and queries of a workgroup.
 var fewKeys = Shape{8, 8}
 
 // shapes are those of workgroups whose invocations exchange what they have.
-func (c *card) shapes() []Shape { return []Shape{{groupSize, 1}, fewKeys, c.tuning.or().Heads} }
+func (c *card) shapes() []Shape {
+	return []Shape{{groupSize, 1}, {normSize, 1}, fewKeys, c.tuning.or().Heads}
+}
 
 // rows4 and rows8 are the shapes of roles where a number of lanes share a row
 // and take four or eight numbers at a time.
@@ -425,6 +430,14 @@ func lanes(o *op, d *dispatch, numbers int) {
 // group is the shape of roles where a workgroup makes one of what integer i counts.
 func group(i int) func(*card, *op, *dispatch) {
 	return func(_ *card, o *op, d *dispatch) { d.groups = o.ints[i] }
+}
+
+// normSize is the number of invocations that share a group of channels, which
+// may have all cells of a large map.
+const normSize = 256
+
+func normGroups(_ *card, o *op, d *dispatch) {
+	d.set("LANES", normSize).set("GROUP", normSize).groups = o.ints[2]
 }
 
 func columns(_ *card, o *op, d *dispatch) {

@@ -51,7 +51,7 @@ func open(t *testing.T, o Options) *Device {
 
 func TestDevice(t *testing.T) {
 	needWebGPU(t)
-	options := []kerneltest.Option{kerneltest.Without("Gather", "GroupNorm", "Deformable", "WindowAttention")}
+	var options []kerneltest.Option
 	if variant("half") {
 		options = append(options, kerneltest.Half)
 	}
@@ -66,24 +66,6 @@ func program() (p *kernel.Program, in, out kernel.View) {
 	p.Do(kernel.Activate{Dst: out, A: in, N: 4})
 	p.Plan()
 	return p, in, out
-}
-
-// Programs with ops that no shader computes are refused, and nothing else is.
-func TestLater(t *testing.T) {
-	needWebGPU(t)
-	d := open(t, Options{})
-	defer d.Close()
-	p := new(kernel.Program)
-	p.Stage()
-	p.Do(kernel.Gather{Dst: p.Keep(4), A: p.Temp(4), Index: p.Data(make([]byte, 4)), M: 1, N: 4, Taps: 1})
-	p.Plan()
-	if _, err := d.Open(p); err != ErrUnsupported {
-		t.Errorf("a program with a gather: %v", err)
-	}
-	p, _, _ = program()
-	if _, err := d.Open(p); err != nil {
-		t.Errorf("after it: %v", err)
-	}
 }
 
 func TestLost(t *testing.T) {
