@@ -2,10 +2,14 @@ package huggingface
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/fnv"
+	"io/fs"
 	"math"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -13,7 +17,36 @@ import (
 	"github.com/pmp-seg/pmp/weights/quantize"
 )
 
-// Guide adds prompt guidance to a source that Convert has made: the text encoder
+// trainedDir is the folder beside a checkpoint's files that has the prompt guidance
+// trained with it: a checkpoint of ours as weights/train exports it, with the text
+// encoder and the vocabulary that the prompts were read with.
+const trainedDir = "pmp"
+
+// addTrained adds the guidance in a checkpoint's folder, if it has any.
+func addTrained(s *quantize.Source, dir string) error {
+	dir = filepath.Join(dir, trainedDir)
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	guidance, err := quantize.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("the checkpoint's prompt guidance: %w", err)
+	}
+	var config map[string]any
+	for _, part := range [][]byte{s.Config, guidance.Config} {
+		if err := json.Unmarshal(part, &config); err != nil {
+			return err
+		}
+	}
+	s.Tensors, s.Parts, s.Vocabulary = append(s.Tensors, guidance.Tensors...), append(s.Parts, guidance.Parts...), guidance.Vocabulary
+	s.Config, err = json.Marshal(config)
+	return err
+}
+
+// ErrGuided says that a checkpoint has prompt guidance already.
+var ErrGuided = errors.New("this checkpoint comes with prompt guidance that was trained; import it without -pmp")
+
+// Guide adds prompt guidance to a source that has none: the text encoder
 // and the vocabulary of reader, which are weights of ours, and in the mask decoder
 // an attention from queries to prompts before the first layer and in each.
 // Their last projections are zero, so that the network computes what it did, to
@@ -22,6 +55,9 @@ func Guide(s *quantize.Source, reader *weights.Manifest) error {
 	var config map[string]any
 	if err := json.Unmarshal(s.Config, &config); err != nil {
 		return err
+	}
+	if config["pmp"] != nil {
+		return ErrGuided
 	}
 	var of struct {
 		D, Layers int

@@ -47,7 +47,8 @@ func isDir(dir string) bool {
 }
 
 // ReadDir reads a folder as save_pretrained leaves it: config.json, the tensors,
-// and preprocessor_config.json if it is there.
+// preprocessor_config.json if it is there, and the prompt guidance that was
+// trained with them, if there is a folder with it.
 func ReadDir(dir string) (*quantize.Source, Report, error) {
 	config, err := os.ReadFile(filepath.Join(dir, "config.json"))
 	if err != nil {
@@ -70,7 +71,11 @@ func ReadDir(dir string) (*quantize.Source, Report, error) {
 		}
 		tensors, others = append(tensors, some...), append(others, more...)
 	}
-	return Convert(config, preprocessor, tensors, others)
+	s, report, err := Convert(config, preprocessor, tensors, others)
+	if err == nil {
+		err = addTrained(s, dir)
+	}
+	return s, report, err
 }
 
 func read(path string) ([]quantize.Tensor, []string, error) {

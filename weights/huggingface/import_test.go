@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/pmp-seg/pmp/internal/checkpointtest"
+	"github.com/pmp-seg/pmp/weights"
+	shipped "github.com/pmp-seg/pmp/weights/default"
 	"github.com/pmp-seg/pmp/weights/quantize"
 )
 
@@ -207,5 +209,66 @@ func TestReadDir(t *testing.T) {
 	write("model.safetensors.index.json", []byte(`{"weight_map":{"x":"../a.safetensors"}}`))
 	if _, _, err := ReadDir(dir); err == nil || !strings.Contains(err.Error(), "not in its folder") {
 		t.Errorf("a file elsewhere: %v", err)
+	}
+}
+
+// Guidance that was trained lies in a folder beside the checkpoint's files, and
+// replaces what Guide would begin with.
+func TestTrainedGuidance(t *testing.T) {
+	config, entries, others := checkpoint(t, "mask2former")
+	want, _, err := Convert(config, nil, entries, others)
+	must(t, err)
+	base := len(want.Tensors)
+	reader, err := weights.Load(shipped.FS.ReadFile)
+	must(t, err)
+	must(t, Guide(want, reader))
+	guidance := want.Tensors[base:]
+	for _, x := range guidance {
+		x.Data[0]++
+	}
+	dir := t.TempDir()
+	must(t, os.Mkdir(filepath.Join(dir, "pmp"), 0o777))
+	write := func(name string, data []byte) {
+		t.Helper()
+		must(t, os.WriteFile(filepath.Join(dir, name), data, 0o666))
+	}
+	write("config.json", config)
+	write("model.safetensors", file(entries))
+	write("pmp/config.json", []byte(`{"arch":"guidance","pmp":true,"text":{"layers":3,"heads":12,"max_tokens":64},"templates":["{}"],"parts":[{"name":"text"}]}`))
+	write("pmp/model.safetensors", file(guidance))
+	write("pmp/vocab.txt", []byte("a\nb\n"))
+	got, _, err := ReadDir(dir)
+	must(t, err)
+	if string(got.Vocabulary) != "a\nb\n" || len(got.Parts) != 2 || got.Parts[1].Name != "text" {
+		t.Errorf("the vocabulary is %q, the parts are %v", got.Vocabulary, got.Parts)
+	}
+	if string(got.Config) != string(want.Config) {
+		t.Errorf("the configuration is\n%s, want\n%s", got.Config, want.Config)
+	}
+	found := map[string][]float32{}
+	for _, x := range got.Tensors {
+		found[x.Name] = x.Data
+	}
+	if len(found) != len(want.Tensors) {
+		t.Errorf("%d tensors, want %d", len(found), len(want.Tensors))
+	}
+	for _, x := range want.Tensors {
+		if !slices.Equal(found[x.Name], x.Data) {
+			t.Errorf("%s differs", x.Name)
+		}
+	}
+	if err := Guide(got, reader); err != ErrGuided {
+		t.Errorf("more guidance: %v, want %v", err, ErrGuided)
+	}
+	must(t, os.Remove(filepath.Join(dir, "pmp/vocab.txt")))
+	if _, _, err := ReadDir(dir); err == nil || !strings.Contains(err.Error(), "guidance") {
+		t.Errorf("half of the guidance: %v", err)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }

@@ -392,7 +392,30 @@ class DecoderLayer(nn.Module):
         return self.norm_ffn(x + self.linear2(F.relu(self.linear1(x))))
 
 
-class MaskDecoder(nn.Module):
+class TextReader(nn.Module):
+    """What a mask decoder reads prompts with, besides the text step of each layer."""
+
+    def read_text(self, d, heads, embed, null_key=True, first=True):
+        # Embeddings have length one, so a standard deviation of one gives tokens of unit variance.
+        self.text_proj = nn.Linear(embed, d)
+        nn.init.normal_(self.text_proj.weight)
+        nn.init.zeros_(self.text_proj.bias)
+        self.null_key = nn.Parameter(torch.randn(d)) if null_key else None
+        self.text_first = TextStep(d, heads) if first else None
+
+    def text_tokens(self, embeddings, valid):
+        """Embeddings [B,T,embed] → tokens [B,T+1,d] ending with the null key (if any), and which of them exist [B,1,1,T+1]."""
+        b, t, _ = embeddings.shape
+        tokens = self.text_proj(embeddings)
+        if valid is None:
+            valid = torch.ones(b, t, dtype=torch.bool, device=embeddings.device)
+        if self.null_key is not None:
+            tokens = torch.cat((tokens, self.null_key.to(tokens).expand(b, 1, -1)), 1)
+            valid = F.pad(valid, (0, 1), value=True)
+        return tokens, valid[:, None, None]
+
+
+class MaskDecoder(TextReader):
     def __init__(self, config, head_channels):
         super().__init__()
         d, dm, embed, heads = config["d"], config["dm"], config["embed"], config["heads"]
@@ -400,12 +423,7 @@ class MaskDecoder(nn.Module):
         self.query_feat = nn.Parameter(torch.randn(config["queries"], d))
         self.query_pos = nn.Parameter(torch.randn(config["queries"], d))
         if self.pmp:
-            # Embeddings have length one, so a standard deviation of one gives tokens of unit variance.
-            self.text_proj = nn.Linear(embed, d)
-            nn.init.normal_(self.text_proj.weight)
-            nn.init.zeros_(self.text_proj.bias)
-            self.null_key = nn.Parameter(torch.randn(d)) if config["null_key"] else None
-            self.text_first = TextStep(d, heads) if config["text_first"] else None
+            self.read_text(d, heads, embed, config["null_key"], config["text_first"])
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config["layers"]))
         self.norm = nn.LayerNorm(d)
         self.mask_mlp = MLP(d, d, d, dm)
@@ -418,17 +436,6 @@ class MaskDecoder(nn.Module):
             nn.init.zeros_(self.pool_proj.bias)
         self.void = nn.Parameter(torch.randn(embed) / embed ** 0.5)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(12.0)))
-
-    def text_tokens(self, embeddings, valid):
-        """Embeddings [B,T,embed] → tokens [B,T+1,d] ending with the null key (if any), and which of them exist [B,1,1,T+1]."""
-        b, t, _ = embeddings.shape
-        tokens = self.text_proj(embeddings)
-        if valid is None:
-            valid = torch.ones(b, t, dtype=torch.bool, device=embeddings.device)
-        if self.null_key is not None:
-            tokens = torch.cat((tokens, self.null_key.to(tokens).expand(b, 1, -1)), 1)
-            valid = F.pad(valid, (0, 1), value=True)
-        return tokens, valid[:, None, None]
 
     def forward(self, encoded, embeddings, valid=None, record=None):
         """Predictions before the first and after every layer, each as predict() returns it."""

@@ -1,0 +1,255 @@
+"""Tests of bases.py and segments.py: python test_bases.py. bases_test.go runs them where torch and transformers are installed.
+
+    python test_bases.py export BASE FOLDER
+
+trains one of the networks in tiny a little and leaves in FOLDER/export what it exports, and in FOLDER/expected.json what it
+answers, for the test that compares that with the engine.
+"""
+import contextlib
+import io
+import json
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+import bases
+import segments
+
+HERE = Path(__file__).parent
+TINY = sorted(p.name for p in (HERE / "tiny").iterdir())
+NAMES = ["dog", "cat", "tree-merged", "sky-other-merged", "potted plant", "road"]
+COLOURS = [(250, 10, 10), (10, 250, 10), (10, 10, 250), (250, 250, 10), (10, 250, 250), (250, 10, 250)]
+IDS = [7, 300, 70_000]
+
+
+def coco(root, count=6):
+    """A folder as COCO's: on grey, some large rectangles of the colour of their class; a fourth of them are crowds."""
+    rng = np.random.default_rng(5)
+    (root / "train2017").mkdir(parents=True)
+    (root / "annotations/panoptic_train2017").mkdir(parents=True)
+    images, annotations = [], []
+    for i in range(count):
+        h, w = 60 + 4 * i, 90 - 6 * i
+        pixels, coded = np.full((h, w, 3), 128, np.uint8), np.zeros((h, w), np.int64)
+        about = []
+        for k, number in enumerate(IDS):
+            c = int(rng.integers(len(NAMES)))
+            y, x = int(rng.integers(h // 2)), k * w // 3
+            coded[y:y + h // 2, x:x + w // 3] = number
+            pixels[y:y + h // 2, x:x + w // 3] = COLOURS[c]
+            about.append({"id": number, "category_id": 10 * c + 3, "iscrowd": int((i + k) % 4 == 3)})
+        png = np.stack((coded >> 16, coded >> 8 & 255, coded & 255), -1).astype(np.uint8)   # BGR, as OpenCV writes
+        cv2.imwrite(str(root / f"annotations/panoptic_train2017/{i}.png"), png)
+        cv2.imwrite(str(root / f"train2017/p{i}.png"), pixels[..., ::-1])
+        images.append({"id": 100 + i, "file_name": f"p{i}.png"})
+        annotations.append({"image_id": 100 + i, "file_name": f"{i}.png", "segments_info": about})
+    categories = [{"id": 10 * c + 3, "name": n} for c, n in enumerate(NAMES)]
+    (root / "annotations/panoptic_train2017.json").write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+
+
+def arguments(base, root, out, *more):
+    return ["--base", str(base), "--coco", str(root), "--out", str(out), "--size", "64", "--batch", "4", "--points", "256", "--absent", "3",
+            "--workers", "0", "--every", "1", "--cpu", "--no-amp", "--clip", "1", "--lr", "1e-3", *more]
+
+
+def run(*args):
+    with contextlib.redirect_stdout(io.StringIO()):
+        bases.train(bases.options(arguments(*args)))
+    return torch.load(Path(args[2]) / "last.pt", weights_only=True)
+
+
+def guided(name, **changes):
+    """A small network with guidance that says something, and something to show it."""
+    torch.manual_seed(3)
+    config = bases.AutoConfig.from_pretrained(HERE / "tiny" / name)
+    for key, value in changes.items():
+        setattr(config if hasattr(config, key) else config.decoder_config, key, value)
+    base = bases.BASES[config.model_type](config)
+    model = bases.GuidedBase(base, 12).eval()
+    return model, torch.randn(2, 3, 64, 96), torch.randn(2, 3, 12)
+
+
+def speak(model):
+    for key, p in model.guidance.named_parameters():
+        if ".out." in key:
+            torch.nn.init.normal_(p, std=0.1)
+
+
+class Network(unittest.TestCase):
+    def test_begins_as_the_base(self):
+        for name in TINY:
+            model, pixels, text = guided(name)
+            with torch.no_grad():
+                classes, masks = model(pixels, text)[-1]
+                model.decoder._forward_pre_hooks.clear()
+                for module in model.decoder.modules():
+                    module._forward_hooks.clear()
+                plain = model.base(pixel_values=pixels)
+            self.assertTrue(torch.equal(classes, plain.class_queries_logits) and torch.equal(masks, plain.masks_queries_logits), name)
+
+    def test_reads_the_prompts(self):
+        for name in TINY:
+            model, pixels, text = guided(name)
+            speak(model)
+            with torch.no_grad():
+                one = model(pixels, text)
+                turned = model(pixels, text.flip(1))
+                padded = model(pixels, torch.cat((text, torch.randn(2, 2, 12)), 1), torch.tensor([[True] * 3 + [False] * 2] * 2))
+                other = model(pixels, text + 1)
+            for i, (classes, masks) in enumerate(one):
+                size = masks.std()
+                self.assertLess((turned[i][1] - masks).abs().max(), 1e-4 * size, "the order of prompts matters")
+                self.assertLess((padded[i][1] - masks).abs().max(), 1e-4 * size, "prompts that do not exist matter")
+                self.assertGreater((other[i][1] - masks).abs().max(), 1e-3 * size, "prompts do not matter")
+
+    def test_earlier_predictions(self):
+        """What is predicted after a layer is what a network of so many layers predicts."""
+        for name in TINY:
+            model, pixels, text = guided(name)
+            speak(model)
+            fewer, _, _ = guided(name, decoder_layers=3 if model.mask2former else 2)
+            fewer.load_state_dict(model.state_dict(), strict=False)
+            with torch.no_grad():
+                for x, y in zip(model(pixels, text)[-2], fewer(pixels, text)[-1]):
+                    self.assertLess((x - y).abs().max(), 1e-5 * y.abs().max(), name)
+
+    def test_losses(self):
+        """They are what the transformers library computes."""
+        for name in TINY:
+            model, pixels, text = guided(name, num_labels=5, use_auxiliary_loss=name.startswith("mask2former"))
+            masks = [(torch.rand(n, 64, 96) < 0.3).float() for n in (2, 3)]
+            labels = [torch.tensor([4, 1]), torch.tensor([0, 1, 1])]
+            torch.manual_seed(8)
+            predictions = model(pixels, text)
+            ours = sum(model.losses(predictions if model.mask2former else predictions[-1:], masks, labels).values())
+            del model.base.criterion.get_num_masks
+            torch.manual_seed(8)
+            theirs = model.base(pixel_values=pixels, mask_labels=masks, class_labels=labels).loss
+            self.assertLess(abs(ours - theirs), 1e-5 * theirs)
+
+    def test_everything_learns(self):
+        for name in TINY:
+            model, pixels, text = guided(name, train_num_points=64)
+            model.train()
+            # Nothing to be found is no reason to leave a parameter out, which other processes wait for.
+            losses = model.losses(model(pixels, text), [torch.zeros(0, 64, 96)] * 2, [torch.zeros(0, dtype=torch.int64)] * 2)
+            sum(losses.values()).backward()
+            for key, p in model.named_parameters():
+                self.assertEqual(p.grad is not None, p.requires_grad, key)
+            norms = [p for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d) for p in (*m.parameters(), m.num_batches_tracked)]
+            self.assertTrue(all(not p.requires_grad for p in norms) and all(p == 0 for p in norms if p.ndim == 0), "a batch norm learns")
+
+
+class Training(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.root = Path(folder.name)
+        coco(self.root / "coco")
+        torch.set_num_threads(1)
+
+    def test_examples(self):
+        photos = segments.CocoPanoptic(self.root / "coco", "train2017")
+        self.assertEqual(photos.names, ["dog", "cat", "tree", "sky", "potted plant", "road"])
+        o = bases.options(["--base", "", "--coco", "", "--out", "", "--size", "64", "--absent", "3"])
+        label = [5, 4, 3, 2, 1, 0]
+        examples = segments.Examples(photos, label, [[10 * l, 10 * l + 1] for l in range(6)], [0, 0, 0], [1, 1, 1], o)
+        alone = refused = found = 0
+        for n in range(200):
+            e = examples[n]
+            pixels, masks, labels, prompts = e["pixels"] * 255, e["masks"], e["labels"].tolist(), e["prompts"].tolist()
+            asked = [p // 10 for p in prompts]
+            self.assertEqual(len(set(asked)), len(asked))
+            self.assertTrue(set(labels) <= set(asked), "a mask whose name is not asked for")
+            for mask, l in zip(masks, labels):
+                if mask.sum() > 100:
+                    found += 1
+                    middle = pixels[:, mask].median(1).values
+                    self.assertLess((middle - torch.tensor(COLOURS[5 - l])).abs().max(), 3, "a mask lies on another colour")
+            # Colours tell what is there, crowds too: of what is asked for, that has masks, and the rest is absent or a crowd.
+            for l in set(asked) - set(labels):
+                there = (pixels - torch.tensor(COLOURS[5 - l])[:, None, None].float()).abs().amax(0) < 3
+                self.assertLess(there.sum(), 30, "an absent name is there")
+            self.assertFalse((masks.sum(0) > 1).any())
+            alone += len(asked) == 1 and len(set(labels)) == 1
+            refused += not labels
+        self.assertGreater(found, 100)
+        self.assertGreater(alone, 30)
+        self.assertGreater(refused, 8)
+        again = segments.Examples(photos, label, [[10 * l, 10 * l + 1] for l in range(6)], [0, 0, 0], [1, 1, 1], o)[7]
+        self.assertTrue(all(torch.equal(x, again[k]) for k, x in examples[7].items()))
+        self.assertNotEqual(examples[7]["pixels"].sum(), examples[7 + len(photos)]["pixels"].sum())
+
+    def test_goes_on(self):
+        """A run that was interrupted ends where one that was not ends, to the last bit."""
+        for name in TINY:
+            base = HERE / "tiny" / name
+            whole = run(base, self.root / "coco", self.root / f"{name}/whole", "--steps", "4", "--drops", "3")
+            run(base, self.root / "coco", self.root / f"{name}/parts", "--steps", "2", "--drops", "3")
+            parts = run(base, self.root / "coco", self.root / f"{name}/parts", "--steps", "4", "--drops", "3")
+            for key, x in whole["model"].items():
+                self.assertTrue(torch.equal(x, parts["model"][key]), key)
+            logs = [(self.root / name / p / "log.jsonl").read_text() for p in ("whole", "parts")]
+            self.assertEqual(*logs)
+            rates = [json.loads(line)["rate"] for line in logs[0].splitlines()]
+            np.testing.assert_allclose(rates, [0.1, 0.2, 0.3, 0.04])
+
+    def test_processes(self):
+        """Two processes compute what one does of all examples. MaskFormer's losses have no random points."""
+        base, steps = HERE / "tiny/maskformer-resnet", ("--steps", "2", "--warmup", "0")
+        run(base, self.root / "coco", self.root / "one", *steps)
+        subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(HERE / "bases.py"),
+                        *arguments(base, self.root / "coco", self.root / "two", *steps)], check=True, capture_output=True)
+        one, two = ([json.loads(line) for line in (self.root / p / "log.jsonl").read_text().splitlines()] for p in ("one", "two"))
+        for a, b in zip(one, two, strict=True):
+            for key in a:
+                self.assertLess(abs(a[key] - b[key]), 1e-4 * abs(a[key]), key)
+
+    def test_export(self):
+        """The export is a checkpoint of the transformers library, from which another run starts with the guidance it has."""
+        base = HERE / "tiny/maskformer-resnet"
+        saved = run(base, self.root / "coco", self.root / "run", "--steps", "1")
+        folder = self.root / "run/export"
+        _, info = bases.MaskFormerForInstanceSegmentation.from_pretrained(folder, output_loading_info=True)
+        self.assertFalse(info["missing_keys"] or info["unexpected_keys"] or info["mismatched_keys"], info)
+        _, label, missing = bases.load_base(folder, ["sky", "dog"], 256)
+        self.assertEqual((label, missing), ([3, 0], []))
+        self.assertEqual(bases.load_base(folder, ["sky", "zebra"], 256)[1:], ([0, 1], ["zebra"]))
+        run(folder, self.root / "coco", self.root / "again", "--steps", "1", "--lr", "0")
+        begun = torch.load(self.root / "again/last.pt", weights_only=True)["model"]
+        for key, x in saved["model"].items():
+            self.assertTrue(torch.equal(x, begun[key]), key)
+
+
+def leave(name, folder):
+    coco(folder / "coco")
+    run(HERE / "tiny" / name, folder / "coco", folder, "--steps", "4", "--lr", "1e-2", "--warmup", "0")
+    names = ["tree", "potted plant", "dog"]
+    reader = bases.Reader(HERE.parent / "default")
+    base, _, _ = bases.load_base(folder / "export", names, 256)
+    model = bases.GuidedBase(base, 384).eval()
+    model.load_state_dict(torch.load(folder / "last.pt", weights_only=True)["model"])
+    width, height = 96, 64
+    pixels = np.random.default_rng(9).integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8)
+    pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_CUBIC)
+    x = torch.from_numpy((pixels / 255.0 - bases.MEAN) / bases.STD).float().permute(2, 0, 1)[None]
+    with torch.no_grad():
+        classes, masks = model(x, reader.embed(names)[None])[-1]
+    scores = torch.einsum("qc,qhw->chw", classes[0].softmax(-1)[:, [base.config.label2id[n] for n in names]], masks[0].sigmoid())
+    (folder / "export/preprocessor_config.json").write_text(json.dumps({"size": {"width": width, "height": height}}))
+    (folder / "expected.json").write_text(json.dumps({
+        "width": width, "height": height, "pixels": np.dstack((pixels, np.full((height, width), 255))).flatten().tolist(),
+        "prompts": names, "scores": scores.flatten(1).tolist()}))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["export"]:
+        leave(sys.argv[2], Path(sys.argv[3]))
+    else:
+        unittest.main()
