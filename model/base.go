@@ -63,8 +63,9 @@ type base struct {
 
 // LoadBase builds the network of a public checkpoint that "pmp import" has
 // written, on a device. It takes prompts that are among the checkpoint's labels.
-// Products are float32.
-func LoadBase(manifest *weights.Manifest, device kernel.Device) (*Model, error) {
+// With Int8, products with matrices are computed in integers; convolutions of
+// more than one cell and the class head stay float32.
+func LoadBase(manifest *weights.Manifest, device kernel.Device, precision Precision) (*Model, error) {
 	c, err := readBaseConfig(manifest)
 	if err != nil {
 		return nil, err
@@ -73,9 +74,9 @@ func LoadBase(manifest *weights.Manifest, device kernel.Device) (*Model, error) 
 		return nil, ErrConfig
 	}
 	source, constants := stored{manifest}, &kernel.Constants{}
-	l := &loader{source: source, constants: constants, precision: Float32}
+	l := &loader{source: source, constants: constants, precision: precision}
 	// What a network without calibration says of a prompt is its probability.
-	m := &Model{Config: Config{Theta: 0.5, Presence: Presence{Logit: 1}, Text: c.Text, Templates: c.Templates}, device: device}
+	m := &Model{Config: Config{Theta: 0.5, Presence: Presence{Logit: 1}, Text: c.Text, Templates: c.Templates}, Labels: c.Labels, device: device}
 	b := &base{BaseConfig: c, model: m, trunk: c.Trunk.load(l, normalisation{c.Mean, c.Std})}
 	shape := decoderShape{q: c.Queries, d: c.D, dm: c.DM, heads: c.Heads, ffn: c.FFN, depth: c.Layers, pmp: c.PMP, e: c.Text.Width}
 	if c.Arch == MaskFormer {
@@ -122,12 +123,12 @@ func (c BaseConfig) sensible() bool {
 	within := multiple
 	ok := (!c.PMP || c.Text.sensible() && len(c.Templates) > 0) &&
 		within(c.D, 16, 1024, 16) && within(c.DM, 8, 1024, 8) && within(c.Heads, 1, 64, 1) && c.D%c.Heads == 0 && c.D/c.Heads%8 == 0 &&
-		within(c.FFN, 8, 1<<14, 8) && within(c.Queries, 1, 256, 1) && within(c.Layers, 1, 32, 1) && within(len(c.Labels), 1, 1<<14, 1) &&
+		within(c.FFN, 8, kernel.MaxK8, 8) && within(c.Queries, 1, 256, 1) && within(c.Layers, 1, 32, 1) && within(len(c.Labels), 1, 1<<14, 1) &&
 		c.Trunk.sensible()
 	if c.Arch == MaskFormer {
 		ok = ok && within(c.Pyramid, 4*groups, 1024, 4*groups)
 	} else {
-		ok = ok && c.D%(4*groups) == 0 && within(c.Pixels.Layers, 1, 32, 1) && within(c.Pixels.FFN, 8, 1<<14, 8) &&
+		ok = ok && c.D%(4*groups) == 0 && within(c.Pixels.Layers, 1, 32, 1) && within(c.Pixels.FFN, 8, kernel.MaxK8, 8) &&
 			c.Heads*len(levels)*points%kernel.Panel == 0
 	}
 	for _, s := range c.Std {

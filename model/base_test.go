@@ -29,43 +29,12 @@ var basePictures = map[string]struct{ width, height int }{
 // The fixtures that testdata/base.py makes.
 var bases = []string{"mask2former", "maskformer", "mask2former-swin", "maskformer-swin"}
 
-// baseSpread is the middle and half the width of a tensor's uniform
-// distribution, the same as in testdata/base.py.
-func baseSpread(name string, shape []int) (middle, width float64) {
-	part := strings.Split(name, ".")
-	last := part[len(part)-1]
-	before := part[max(len(part)-2, 0)]
-	fan := 1
-	for _, n := range shape[min(len(shape), 1):] {
-		fan *= n
-	}
-	switch {
-	case slices.Contains(part, "criterion"):
-		return 0, 0
-	case last == "running_var":
-		return 1, 0.5
-	case last == "running_mean":
-		return 0, 0.5
-	case before == "sampling_offsets" && last == "bias":
-		return 0, 4
-	case strings.HasSuffix(last, "bias"):
-		return 0, 0.2
-	case len(shape) == 1:
-		return 1, 0.3
-	case slices.Contains(part, "level_embed") || before == "queries_embedder" || before == "queries_features":
-		return 0, math.Sqrt(3)
-	case len(shape) == 4:
-		return 0, math.Sqrt(3 * 2 / float64(fan))
-	}
-	return 0, math.Sqrt(3 / float64(fan))
-}
-
 // checkpoint returns the tensors that save_pretrained would write, with numbers
 // that come from their names, and the names of those that are integers.
 func (f fixture) checkpoint(t testing.TB, name string) (tensors []quantize.Tensor, others []string) {
 	t.Helper()
 	return checkpointtest.Tensors(t, f.bytes(t, "names"), func(x quantize.Tensor) {
-		middle, width := baseSpread(x.Name, x.Shape)
+		middle, width := checkpointtest.Spread(x.Name, x.Shape)
 		s := newStream(name + "/" + x.Name)
 		for i := range x.Data {
 			x.Data[i] = float32(middle + float64(width*s.uniform(i)))
@@ -101,7 +70,7 @@ func loadSource(t testing.TB, source *quantize.Source, device kernel.Device) *Mo
 	must(t, err)
 	manifest, err := files.Open()
 	must(t, err)
-	m, err := LoadBase(manifest, device)
+	m, err := LoadBase(manifest, device, Float32)
 	must(t, err)
 	t.Cleanup(func() { m.Close() })
 	return m
@@ -189,7 +158,7 @@ func TestBases(t *testing.T) {
 					must(t, p.Write(rgba))
 					must(t, p.Encode())
 					compare(picture, "class", classLogits(t, p))
-						compare(picture, "scores", labelMaps(t, p, m.network.(*base).Labels))
+					compare(picture, "scores", labelMaps(t, p, m.network.(*base).Labels))
 					must(t, p.Close())
 				}
 				for what := range f {
@@ -291,7 +260,7 @@ func TestBaseRefuses(t *testing.T) {
 		must(t, err)
 		manifest, err := files.Open()
 		must(t, err)
-		if _, err := LoadBase(manifest, scalar.New()); err == nil {
+		if _, err := LoadBase(manifest, scalar.New(), Float32); err == nil {
 			t.Errorf("%s instead of %s: no error", c.new, c.old)
 		}
 	}
@@ -367,6 +336,47 @@ func TestBaseGuidance(t *testing.T) {
 		}
 		if slices.Equal(guided, answer(true, Options{Unguided: true}, louder)) {
 			t.Errorf("%s: the decoder does not read the prompts", name)
+		}
+	}
+}
+
+// In integers a network computes what it does in float32 up to rounding: some
+// percent of a tensor's root mean square. A mistake would be off by all of it.
+func TestBaseInt8(t *testing.T) {
+	size := basePictures["wide"]
+	rgba := testPixels("wide", size.width, size.height)
+	for _, name := range []string{Mask2Former, MaskFormer} {
+		source := convert(t, readFixture(t, name+".safetensors"), name)
+		files, err := source.Files() // int8 where that does no harm
+		must(t, err)
+		manifest, err := files.Open()
+		must(t, err)
+		compute := func(precision Precision) map[string][]float32 {
+			device, err := devices[1].open()
+			must(t, err)
+			m, err := LoadBase(manifest, device, precision)
+			must(t, err)
+			defer m.Close()
+			p, err := m.NewPicture(size.width, size.height)
+			must(t, err)
+			must(t, p.Write(rgba))
+			must(t, p.Encode())
+			all := baseTaps(t, m, size.width, size.height, rgba)
+			all["class"], all["scores"] = classLogits(t, p), labelMaps(t, p, m.Labels)
+			return all
+		}
+		want, got := compute(Float32), compute(Int8)
+		for what, most := range map[string]float64{"f4": 0.02, "f32": 0.04, "mask features": 0.04, "class": 0.15, "scores": 0.25} {
+			var off, all float64
+			for i, x := range want[what] {
+				off += float64(got[what][i]-x) * float64(got[what][i]-x)
+				all += float64(x) * float64(x)
+			}
+			e := math.Sqrt(off / all)
+			t.Logf("%s: %s is off by %.1f %%", name, what, 100*e)
+			if !(1e-4 < e && e < most) {
+				t.Errorf("%s: %s is off by %.4f of its root mean square, want at most %.2f, and not as in float32", name, what, e, most)
+			}
 		}
 	}
 }

@@ -7,15 +7,18 @@ import "github.com/pmp-seg/pmp/kernel"
 
 // conv is a convolution with a square kernel and padding by half of it.
 type conv struct {
-	weight, bias kernel.Const
-	in, out      int
-	size         int
+	linear // of a row of size*size*in numbers
+	size   int
 }
 
 // conv reads a convolution; without a bias it is zero.
 func (l *loader) conv(name string, in, out, size int, bias bool) conv {
 	l.check(name+".weight", out, in, size, size)
-	f := conv{in: in, out: out, size: size}
+	f := conv{linear{in: in, out: out}, size}
+	if size == 1 && bias {
+		f.linear = l.dense(name, in, out, fromRows)
+		return f
+	}
 	f.weight = l.constants.Add(kernel.PackedLen(size*size*in, out), func(dst []float32) {
 		w := l.floats(out * in * size * size)
 		l.source.Read(name+".weight", w)
@@ -32,10 +35,7 @@ func (l *loader) conv(name string, in, out, size int, bias bool) conv {
 // conv convolves. Sides that stride does not divide round up.
 func (g graph) conv(x grid, f conv, stride int, act kernel.Act) grid {
 	if f.size == 1 {
-		x = g.every(x, stride)
-		y := g.grid(x.h, x.w, f.out)
-		g.Do(kernel.MatMul{Dst: y.View, A: x.View, B: g.Const(f.weight), Bias: g.Const(f.bias), M: x.cells(), N: f.out, K: f.in, Act: act})
-		return y
+		return g.pointwise(g.every(x, stride), f.linear, act, kernel.View{})
 	}
 	y := g.grid((x.h+stride-1)/stride, (x.w+stride-1)/stride, f.out)
 	x = g.pad(x, f.size/2)

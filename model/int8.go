@@ -16,15 +16,27 @@ const (
 	Float32
 )
 
-// PrecisionOf returns the precision of a name, "int8" or "f32".
-func PrecisionOf(name string) (p Precision, ok bool) {
+// PrecisionOf returns the precision of a name, "int8" or "f32". Without one it
+// is what suits the network: those of public checkpoints were not made for
+// integers, so only who asks for these gets them.
+func PrecisionOf(name, arch string) (p Precision, ok bool) {
+	if name == "" && arch == shippedArch {
+		name = "int8"
+	}
 	switch name {
 	case "int8":
 		return Int8, true
-	case "f32":
+	case "", "f32":
 		return Float32, true
 	}
 	return 0, false
+}
+
+func (p Precision) String() string {
+	if p == Int8 {
+		return "int8"
+	}
+	return "f32"
 }
 
 // reluScale is the scale of bytes that stand for what ReLU6 leaves: 0..127

@@ -14,6 +14,8 @@ import (
 // concurrent use.
 type Model struct {
 	Config Config
+	// Labels are the names that the network knows, if it knows no others.
+	Labels []string
 
 	word      func(id int, dst []float32) // a row of wordTable
 	device    kernel.Device

@@ -32,14 +32,15 @@ func (c ResNetConfig) channels() [4]int { return c.Widths }
 func (c ResNetConfig) sensible() bool {
 	ok := multiple(c.Stem, 8, 1024, 8)
 	for i, width := range c.Widths {
-		ok = ok && multiple(width, 32, 1<<14, 32) && within(c.Depths[i], 1, 64)
+		ok = ok && multiple(width, 32, kernel.MaxK8, 32) && within(c.Depths[i], 1, 64)
 	}
 	return ok
 }
 
 func (c ResNetConfig) load(l *loader, pixels normalisation) imageEncoder {
 	var t resnet
-	t.stem = conv{in: rgbx, out: c.Stem, size: 7, weight: l.pixelWeight("trunk.stem.weight", c.Stem, 7, pixels.factor())}
+	t.stem = conv{linear{in: rgbx, out: c.Stem}, 7}
+	t.stem.weight = l.pixelWeight("trunk.stem.weight", c.Stem, 7, pixels.factor())
 	t.stem.bias = l.vector("trunk.stem.bias", c.Stem)
 	in := c.Stem
 	for stage, out := range c.Widths {
@@ -84,9 +85,7 @@ func (b bottleneck) run(g graph, x grid) grid {
 	if b.shortcut.size > 0 {
 		x = g.conv(x, b.shortcut, b.early*b.late, kernel.ActNone)
 	}
-	z := g.grid(y.h, y.w, b.expand.out)
-	g.Do(kernel.MatMul{Dst: z.View, A: y.View, B: g.Const(b.expand.weight), Bias: g.Const(b.expand.bias), Res: x.View,
-		M: z.cells(), N: z.c, K: y.c})
+	z := g.pointwise(y, b.expand.linear, kernel.ActNone, x.View)
 	g.Do(kernel.Activate{Dst: z.View, A: z.View, N: z.cells() * z.c, Act: kernel.ActReLU})
 	return z
 }

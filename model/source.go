@@ -53,6 +53,9 @@ func (l *listed) Check(name string, shape ...int) error {
 func (l *listed) Read(name string, dst []float32)           {}
 func (l *listed) ReadRow(name string, i int, dst []float32) {}
 
+// shippedArch is the name of this project's own network in manifests.
+const shippedArch = "pmp-s"
+
 // readConfig reads the manifest's configuration; sizes that the tensors
 // themselves tell are taken from them.
 func readConfig(m *weights.Manifest) (Config, error) {
@@ -78,7 +81,7 @@ func readConfig(m *weights.Manifest) (Config, error) {
 	if err := f.Err(); err != nil {
 		return c, err
 	}
-	if m.Arch != "pmp-s" {
+	if m.Arch != shippedArch {
 		return c, ErrConfig
 	}
 	if err := c.Text.read(m); err != nil {

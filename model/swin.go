@@ -38,8 +38,8 @@ func (c SwinConfig) channels() [4]int { return c.Widths }
 func (c SwinConfig) sensible() bool {
 	ok := within(c.Window, 1, 64)
 	for i, d := range c.Widths {
-		ok = ok && multiple(d, 8, 1<<14, 8) && within(c.Heads[i], 1, 1024) && d%(8*c.Heads[i]) == 0 &&
-			multiple(c.FFN[i], 8, 1<<16, 8) && within(c.Depths[i], 1, 64)
+		ok = ok && multiple(d, 8, kernel.MaxK8, 8) && within(c.Heads[i], 1, 1024) && d%(8*c.Heads[i]) == 0 &&
+			multiple(c.FFN[i], 8, kernel.MaxK8, 8) && within(c.Depths[i], 1, 64)
 	}
 	return ok
 }
@@ -49,7 +49,8 @@ const patchSize = 4
 
 func (c SwinConfig) load(l *loader, pixels normalisation) imageEncoder {
 	t := swin{window: c.Window, norm: l.layerNorm("trunk.norm", c.Widths[0], layerNormEps)}
-	t.patch = conv{in: rgbx, out: c.Widths[0], size: patchSize, weight: l.pixelWeight("trunk.patch.weight", c.Widths[0], patchSize, pixels.factor())}
+	t.patch = conv{linear{in: rgbx, out: c.Widths[0]}, patchSize}
+	t.patch.weight = l.pixelWeight("trunk.patch.weight", c.Widths[0], patchSize, pixels.factor())
 	t.patch.bias = l.vector("trunk.patch.bias", c.Widths[0])
 	for i, d := range c.Widths {
 		s, name := &t.stages[i], "trunk.stages."+itoa(i)

@@ -27,9 +27,10 @@ var (
 const tuneTime = 400 * time.Millisecond
 
 // load("auto" | "cpu" | "webgpu" | "simd" | "scalar", {precision, adapter, noCard,
-// remembered, pool}) → {device, threads, reasons: [{device, reason}], memory,
-// features, remember} brings the weights to a device and says why other devices
-// were not taken. Precision is "int8" or "f32". Adapter is a GPUAdapter, or null
+// remembered, pool}) → {device, precision, threads, reasons: [{device, reason}],
+// labels, memory, features, remember} brings the weights to a device and says why
+// other devices were not taken. Precision is "int8", "f32" or absent. Labels are
+// all that the network can name, or null if it takes any words. Adapter is a GPUAdapter, or null
 // and noCard says why there is none. Remembered is what an earlier load gave to
 // remember of this adapter, or null. Pool() promises the pool of threads that
 // startThreads (js/threads.js) made, or null. Memory is the device's
@@ -43,7 +44,11 @@ func load(args []js.Value) (any, error) {
 	}
 	l := &loading{want: args[0].String(), options: args[1]}
 	var ok bool
-	if l.precision, ok = model.PrecisionOf(l.options.Get("precision").String()); !ok {
+	precision := ""
+	if p := l.options.Get("precision"); p.Truthy() {
+		precision = p.String()
+	}
+	if l.precision, ok = model.PrecisionOf(precision, manifest.Arch); !ok {
 		return nil, errPrecision
 	}
 	unload()
@@ -58,7 +63,10 @@ func load(args []js.Value) (any, error) {
 	}
 	engine, manifest = m, nil
 	runtime.GC()
-	out := map[string]any{"device": m.Device().Name(), "threads": 1, "reasons": l.reasons}
+	out := map[string]any{"device": m.Device().Name(), "precision": l.precision.String(), "threads": 1, "reasons": l.reasons, "labels": nil}
+	if m.Labels != nil {
+		out["labels"] = texts(m.Labels)
+	}
 	if l.remember != nil {
 		out["remember"] = l.remember
 	}
@@ -66,15 +74,15 @@ func load(args []js.Value) (any, error) {
 	case *simd.Device:
 		out["memory"], out["threads"] = d.Memory(), d.Threads()
 	case *webgpu.Device:
-		out["features"] = features(d)
+		out["features"] = texts(d.Features())
 	}
 	return out, nil
 }
 
-func features(d *webgpu.Device) any {
+func texts(all []string) any {
 	var list []any
-	for _, f := range d.Features() {
-		list = append(list, f)
+	for _, s := range all {
+		list = append(list, s)
 	}
 	return list
 }
@@ -197,7 +205,7 @@ func (l *loading) card() (m *model.Model, reason string, err error) {
 		_, err = d.Tune(tuneTime)
 	}
 	if err == nil {
-		if m, err = model.Load(manifest, d, l.precision); err == nil {
+		if m, err = build(d, l.precision); err == nil {
 			return m, "", nil
 		}
 	}
@@ -232,7 +240,7 @@ func (l *loading) cpu() (*model.Model, error) {
 	} else {
 		l.no("simd", err.Error())
 	}
-	m, err := model.Load(manifest, dev, l.precision)
+	m, err := build(dev, l.precision)
 	if err != nil {
 		dev.Close()
 	}

@@ -55,7 +55,7 @@ func main() {
 }
 
 func record(precision string, side, phrases int) (*list, error) {
-	p, ok := model.PrecisionOf(precision)
+	p, ok := model.PrecisionOf(precision, "")
 	if !ok {
 		return nil, fmt.Errorf("there is no precision %q", precision)
 	}

@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -15,7 +16,7 @@ import (
 	"github.com/pmp-seg/pmp/weights/quantize"
 )
 
-// Read returns config.json and the tensors of a fixture's checkpoint, with any
+// Read returns config.json and the tensors of a fixture's checkpoint, with random
 // numbers, and the names of those that are integers.
 func Read(t testing.TB, path string) (config []byte, tensors []quantize.Tensor, others []string) {
 	t.Helper()
@@ -34,13 +35,45 @@ func Read(t testing.TB, path string) (config []byte, tensors []quantize.Tensor, 
 			config = f.Data
 		case "names":
 			tensors, others = Tensors(t, f.Data, func(x quantize.Tensor) {
+				middle, width := Spread(x.Name, x.Shape)
 				for i := range x.Data {
-					x.Data[i] = 0.1 + 0.1*random.Float32() // variances may not be negative
+					x.Data[i] = float32(middle + width*(2*random.Float64()-1))
 				}
 			})
 		}
 	}
 	return config, tensors, others
+}
+
+// Spread is the middle and half the width of a tensor's uniform
+// distribution, the same as in model/testdata/base.py.
+func Spread(name string, shape []int) (middle, width float64) {
+	part := strings.Split(name, ".")
+	last := part[len(part)-1]
+	before := part[max(len(part)-2, 0)]
+	fan := 1
+	for _, n := range shape[min(len(shape), 1):] {
+		fan *= n
+	}
+	switch {
+	case slices.Contains(part, "criterion"):
+		return 0, 0
+	case last == "running_var":
+		return 1, 0.5
+	case last == "running_mean":
+		return 0, 0.5
+	case before == "sampling_offsets" && last == "bias":
+		return 0, 4
+	case strings.HasSuffix(last, "bias"):
+		return 0, 0.2
+	case len(shape) == 1:
+		return 1, 0.3
+	case slices.Contains(part, "level_embed") || before == "queries_embedder" || before == "queries_features":
+		return 0, math.Sqrt(3)
+	case len(shape) == 4:
+		return 0, math.Sqrt(3 * 2 / float64(fan))
+	}
+	return 0, math.Sqrt(3 / float64(fan))
 }
 
 // Tensors makes the tensors of a list, each with the numbers that fill writes

@@ -30,7 +30,13 @@ const (
 	tolerance = 0.05
 )
 
-var words = []string{"cat", "sky", "person", "ball, circle"}
+// words are what a model is asked for, four of its own if it knows a list of names.
+func words(m *model.Model) []string {
+	if n := len(m.Labels); n > 0 {
+		return m.Labels[:min(n, 4)]
+	}
+	return []string{"cat", "sky", "person", "ball, circle"}
+}
 
 // Run tries a model on its device some times, of which the quickest counts.
 func Run(m *model.Model, rounds int) (t Trial, err error) {
@@ -39,7 +45,7 @@ func Run(m *model.Model, rounds int) (t Trial, err error) {
 		return t, err
 	}
 	defer p.Close()
-	pixels := picture()
+	pixels, words := picture(), words(m)
 	var whole time.Duration
 	for i := range rounds {
 		start := time.Now()

@@ -67,7 +67,7 @@ func TestRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if trial.Time <= 0 || len(trial.Maps) != len(words) {
+	if trial.Time <= 0 || len(trial.Maps) != len(words(m)) {
 		t.Fatalf("%v, %d maps", trial.Time, len(trial.Maps))
 	}
 	most := float32(0)

@@ -22,14 +22,14 @@ import (
 type Options struct {
 	Weights   string // a folder; empty means the shipped ones
 	Device    string // auto, simd or scalar
-	Precision string // int8 or f32
+	Precision string // int8 or f32; empty means what suits the network
 }
 
 // Flags defines the options as flags of a command.
 func (o *Options) Flags(flags *flag.FlagSet) {
 	flags.StringVar(&o.Weights, "weights", "", "folder of weights (default: the shipped model)")
 	flags.StringVar(&o.Device, "device", "auto", "auto, simd or scalar")
-	flags.StringVar(&o.Precision, "precision", "int8", "int8 or f32: how products with weights are computed (always f32 for a public checkpoint)")
+	flags.StringVar(&o.Precision, "precision", "", "int8 or f32: how products with weights are computed (default: int8, for a public checkpoint f32)")
 }
 
 // ReadWeights reads a folder of weights, or the shipped ones if dir is empty.
@@ -68,9 +68,9 @@ func (o Options) Load() (*model.Model, error) {
 // Open loads weights on a device of its own. They are only read, so they may
 // be opened any number of times.
 func (o Options) Open(m *weights.Manifest) (*model.Model, error) {
-	precision, ok := model.PrecisionOf(o.Precision)
-	if !ok {
-		return nil, fmt.Errorf("there is no precision %q; take int8 or f32", o.Precision)
+	precision, err := o.precision(m)
+	if err != nil {
+		return nil, err
 	}
 	device, err := newDevice(o.Device)
 	if err != nil {
@@ -84,11 +84,20 @@ func (o Options) Open(m *weights.Manifest) (*model.Model, error) {
 	return loaded, nil
 }
 
+// precision is that of a network.
+func (o Options) precision(m *weights.Manifest) (model.Precision, error) {
+	p, ok := model.PrecisionOf(o.Precision, m.Arch)
+	if !ok {
+		return p, fmt.Errorf("there is no precision %q; take int8 or f32", o.Precision)
+	}
+	return p, nil
+}
+
 // Build makes the network that a manifest describes.
 func Build(m *weights.Manifest, device kernel.Device, precision model.Precision) (*model.Model, error) {
 	switch m.Arch {
 	case model.Mask2Former, model.MaskFormer:
-		return model.LoadBase(m, device)
+		return model.LoadBase(m, device, precision)
 	}
 	return model.Load(m, device, precision)
 }

@@ -95,6 +95,10 @@ func (o Options) Settings(m model.Options) ([]eval.Setting, error) {
 	if err != nil {
 		return nil, err
 	}
+	precision, err := o.precision(files)
+	if err != nil {
+		return nil, err
+	}
 	hash := sha256.New()
 	fmt.Fprint(hash, files.Config) // the calibration is in it
 	for _, file := range files.Files {
@@ -111,7 +115,7 @@ func (o Options) Settings(m model.Options) ([]eval.Setting, error) {
 	if m.Presence >= 0 {
 		presence = fmt.Sprint(m.Presence)
 	}
-	return []eval.Setting{{Name: "threshold", Value: theta}, {Name: "presence", Value: presence}, {Name: "precision", Value: o.Precision},
+	return []eval.Setting{{Name: "threshold", Value: theta}, {Name: "presence", Value: presence}, {Name: "precision", Value: precision.String()},
 		{Name: "device", Value: o.Device}, {Name: "weights", Value: hex.EncodeToString(hash.Sum(nil)[:6])}}, nil
 }
 
