@@ -345,7 +345,7 @@ func readBaseConfig(m *weights.Manifest) (BaseConfig, error) {
 	}
 	switch t := f.Fields("trunk"); t.Text("kind") {
 	case "resnet":
-		c.Trunk = ResNetConfig{Stem: t.Int("stem"), Early: t.Bool("early"), Widths: four(t, "widths"), Depths: four(t, "depths")}
+		c.Trunk = ResNetConfig{Stem: t.Int("stem"), Basic: t.Has("basic") && t.Bool("basic"), Early: t.Bool("early"), Widths: four(t, "widths"), Depths: four(t, "depths")}
 	case "swin":
 		c.Trunk = SwinConfig{Window: t.Int("window"), Widths: four(t, "widths"), Depths: four(t, "depths"), Heads: four(t, "heads"), FFN: four(t, "ffn")}
 	default:

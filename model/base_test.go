@@ -27,7 +27,7 @@ var basePictures = map[string]struct{ width, height int }{
 }
 
 // The fixtures that testdata/base.py makes.
-var bases = []string{"mask2former", "maskformer", "mask2former-swin", "maskformer-swin"}
+var bases = []string{"mask2former", "maskformer", "mask2former-swin", "maskformer-swin", "maskformer-basic"}
 
 // checkpoint returns the tensors that save_pretrained would write, with numbers
 // that come from their names, and the names of those that are integers.
@@ -243,14 +243,23 @@ func TestBasePrompts(t *testing.T) {
 
 // Weights whose configuration or tensors do not fit are refused.
 func TestBaseRefuses(t *testing.T) {
-	f := readFixture(t, "mask2former.safetensors")
-	for _, c := range []struct{ old, new string }{
-		{`"kind":"resnet"`, `"kind":"swin"`}, {`"widths":[32,64,96,160]`, `"widths":[32,64,96]`}, {`"widths":[32,64,96,160]`, `"widths":[32,64,96,161]`},
+	type change struct{ old, new string }
+	resnet := []change{
+		{`"kind":"resnet"`, `"kind":"vit"`}, {`"widths":[32,64,96,160]`, `"widths":[32,64,96]`}, {`"widths":[32,64,96,160]`, `"widths":[32,64,96,161]`},
 		{`"heads":4`, `"heads":7`}, {`"d":128`, `"d":120`}, {`"d":128`, `"d":256`}, {`"queries":20`, `"queries":0`}, {`"queries":20`, `"queries":400`},
 		{`0.229`, `0`}, {`"layers":4`, `"layers":3000`}, {`"short":64`, `"short":100000`}, {`"dog",`, ``}, {`"dog",`, `7,`}, {`"stem":16`, `"stem":32`},
-		{`"dm":64`, `"pmp":true,"dm":64`},
-	} {
-		source := convert(t, f, Mask2Former)
+		{`"dm":64`, `"pmp":true,"dm":64`}, {`"kind"`, `"basic":true,"kind"`},
+	}
+	swin := []change{
+		{`"window":4`, `"window":7`}, {`"window":4`, `"window":0`}, {`"window":4`, `"window":33`}, {`"kind":"swin"`, `"kind":"resnet"`}, {`"heads":[2,4`, `"heads":[2,8`},
+		{`"heads":[2,4`, `"heads":[3,4`}, {`"widths":[32`, `"widths":[40`}, {`"ffn":[64`, `"ffn":[60`}, {`"depths":[2`, `"depths":[3`},
+	}
+	for i, c := range slices.Concat(resnet, swin) {
+		name := "mask2former"
+		if i >= len(resnet) {
+			name = "mask2former-swin"
+		}
+		source := convert(t, readFixture(t, name+".safetensors"), name)
 		changed := strings.Replace(string(source.Config), c.old, c.new, 1)
 		if changed == string(source.Config) {
 			t.Fatalf("the configuration has no %s", c.old)

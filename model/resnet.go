@@ -2,19 +2,21 @@ package model
 
 import "github.com/pmp-seg/pmp/kernel"
 
-// resnet is a residual network of bottlenecks without its classifier. Its batch
-// norms are part of the convolutions, since nothing trains them any more.
+// resnet is a residual network without its classifier. Its batch norms are part
+// of the convolutions, since nothing trains them any more.
 type resnet struct {
 	stem   conv
-	stages [4][]bottleneck
+	stages [4][]residual
 }
 
-// bottleneck is relu(shortcut(x) + expand(conv(reduce(x)))): to a quarter of the
-// channels, a convolution of three by three, and back. Without weights the
-// shortcut is x.
-type bottleneck struct {
-	reduce, conv, expand, shortcut conv
-	early, late                    int // strides of reduce and of conv
+// residual is relu(shortcut(x) + last(relu(… first(x)))). Its convolutions are two
+// of three by three or, in a bottleneck, one to a quarter of the channels, one of
+// three by three, and one back. Without weights the shortcut is x.
+type residual struct {
+	convs    []conv
+	strided  int // which of convs takes the stride
+	stride   int
+	shortcut conv
 }
 
 // ResNetConfig is the shape of a residual network.
@@ -22,7 +24,9 @@ type ResNetConfig struct {
 	Stem   int    // channels behind the stem
 	Widths [4]int // channels of the four stages
 	Depths [4]int // and their blocks
-	// Early says that a block with a stride takes it in its first convolution,
+	// Basic says that blocks are no bottlenecks.
+	Basic bool
+	// Early says that a bottleneck with a stride takes it in its first convolution,
 	// as the first networks of that name did, and not in its second one.
 	Early bool
 }
@@ -45,19 +49,19 @@ func (c ResNetConfig) load(l *loader, pixels normalisation) imageEncoder {
 	in := c.Stem
 	for stage, out := range c.Widths {
 		for i := range c.Depths[stage] {
-			name, deep := "trunk.stages."+itoa(stage)+"."+itoa(i), out/4
-			b := bottleneck{early: 1, late: 1}
+			name, b := "trunk.stages."+itoa(stage)+"."+itoa(i), residual{stride: 1}
 			if i == 0 && stage > 0 {
-				if c.Early {
-					b.early = 2
-				} else {
-					b.late = 2
+				b.stride = 2
+			}
+			if c.Basic {
+				b.convs = []conv{l.conv(name+".conv", in, out, 3, true), l.conv(name+".last", out, out, 3, true)}
+			} else {
+				b.convs = []conv{l.conv(name+".reduce", in, out/4, 1, true), l.conv(name+".conv", out/4, out/4, 3, true), l.conv(name+".expand", out/4, out, 1, true)}
+				if !c.Early {
+					b.strided = 1
 				}
 			}
-			b.reduce = l.conv(name+".reduce", in, deep, 1, true)
-			b.conv = l.conv(name+".conv", deep, deep, 3, true)
-			b.expand = l.conv(name+".expand", deep, out, 1, true)
-			if in != out || b.early*b.late != 1 {
+			if in != out || b.stride > 1 {
 				b.shortcut = l.conv(name+".shortcut", in, out, 1, true)
 			}
 			t.stages[stage] = append(t.stages[stage], b)
@@ -79,13 +83,24 @@ func (t resnet) run(g graph, x grid) features {
 	return features{f4: maps[0], f8: maps[1], f16: maps[2], f32: maps[3]}
 }
 
-func (b bottleneck) run(g graph, x grid) grid {
-	y := g.conv(x, b.reduce, b.early, kernel.ActReLU)
-	y = g.conv(y, b.conv, b.late, kernel.ActReLU)
-	if b.shortcut.size > 0 {
-		x = g.conv(x, b.shortcut, b.early*b.late, kernel.ActNone)
+func (b residual) run(g graph, x grid) grid {
+	y, n := x, len(b.convs)-1
+	for i, f := range b.convs[:n] {
+		stride := 1
+		if i == b.strided {
+			stride = b.stride
+		}
+		y = g.conv(y, f, stride, kernel.ActReLU)
 	}
-	z := g.pointwise(y, b.expand.linear, kernel.ActNone, x.View)
-	g.Do(kernel.Activate{Dst: z.View, A: z.View, N: z.cells() * z.c, Act: kernel.ActReLU})
-	return z
+	if b.shortcut.size > 0 {
+		x = g.conv(x, b.shortcut, b.stride, kernel.ActNone)
+	}
+	if last := b.convs[n]; last.size == 1 {
+		y = g.pointwise(y, last.linear, kernel.ActNone, x.View)
+	} else {
+		y = g.conv(y, last, 1, kernel.ActNone)
+		g.Do(kernel.Add{Dst: y.View, A: y.View, B: x.View, M: y.cells(), N: y.c, MB: y.cells()})
+	}
+	g.Do(kernel.Activate{Dst: y.View, A: y.View, N: y.cells() * y.c, Act: kernel.ActReLU})
+	return y
 }

@@ -36,7 +36,7 @@ type SwinConfig struct {
 func (c SwinConfig) channels() [4]int { return c.Widths }
 
 func (c SwinConfig) sensible() bool {
-	ok := within(c.Window, 1, 64)
+	ok := within(c.Window, 1, 32)
 	for i, d := range c.Widths {
 		ok = ok && multiple(d, 8, kernel.MaxK8, 8) && within(c.Heads[i], 1, 1024) && d%(8*c.Heads[i]) == 0 &&
 			multiple(c.FFN[i], 8, kernel.MaxK8, 8) && within(c.Depths[i], 1, 64)

@@ -135,6 +135,7 @@ def run(name, model):
 for name, make in {
     "mask2former": lambda: mask2former(ResNetConfig(**RESNET)),
     "maskformer": lambda: maskformer(ResNetConfig(**RESNET, downsample_in_bottleneck=True)),
+    "maskformer-basic": lambda: maskformer(ResNetConfig(**RESNET, layer_type="basic")),
     # Windows of four fill the finer maps and not the coarser ones; those of seven fill none.
     "mask2former-swin": lambda: mask2former(SwinConfig(**SWIN, window_size=4, mlp_ratio=2.0)),
     "maskformer-swin": lambda: maskformer(SwinConfig(**SWIN, window_size=7)),

@@ -177,7 +177,7 @@ func (n detectron2Names) config(x *converter, s Settings) (*config, error) {
 			return nil, errors.New("this network cannot be imported: " + bad.why)
 		}
 	}
-	b := &resnet{}
+	b := &resnet{LayerType: "bottleneck"}
 	c := &config{ModelType: n.arch, backbone: b}
 	b.Stem, b.Early = x.size(n, backbone+"embedder.embedder.convolution.weight", 0), s.Early
 	for stage := range 4 {

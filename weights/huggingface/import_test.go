@@ -60,7 +60,7 @@ func TestFold(t *testing.T) {
 }
 
 func TestReport(t *testing.T) {
-	for _, name := range []string{"mask2former", "maskformer", "mask2former-swin", "maskformer-swin"} {
+	for _, name := range []string{"mask2former", "maskformer", "mask2former-swin", "maskformer-swin", "maskformer-basic"} {
 		config, entries, others := checkpoint(t, name)
 		_, report, err := Convert(config, nil, entries, others)
 		if err != nil {
@@ -99,7 +99,7 @@ func TestRefuses(t *testing.T) {
 	for about, c := range map[string]struct{ name, old, new, want string }{
 		"type":       {"mask2former", `"model_type": "mask2former"`, `"model_type": "detr"`, "model_type"},
 		"backbone":   {"mask2former", `"model_type": "resnet"`, `"model_type": "focalnet"`, "focalnet"},
-		"basic":      {"maskformer", `"layer_type": "bottleneck"`, `"layer_type": "basic"`, "basic"},
+		"basic":      {"maskformer", `"layer_type": "bottleneck"`, `"layer_type": "deep"`, "deep"},
 		"pre-norm":   {"mask2former", `"pre_norm": false`, `"pre_norm": true`, "pre_norm"},
 		"widths":     {"mask2former", `"hidden_dim": 128`, `"hidden_dim": 64`, "two widths"},
 		"activation": {"maskformer", `"activation_function": "relu"`, `"activation_function": "gelu"`, "DETR"},

@@ -5,7 +5,7 @@ import (
 	"strconv"
 )
 
-// resnet is a ResNet of bottlenecks.
+// resnet is a ResNet.
 type resnet struct {
 	Channels    int    `json:"num_channels"`
 	Stem        int    `json:"embedding_size"`
@@ -24,8 +24,8 @@ func newResNet() *resnet {
 
 func (r *resnet) problem() string {
 	switch {
-	case r.LayerType != "bottleneck":
-		return "its backbone has layers of type " + strconv.Quote(r.LayerType) + ", not bottleneck"
+	case layers[r.LayerType] == nil:
+		return "its backbone has layers of type " + strconv.Quote(r.LayerType) + ", not bottleneck or basic"
 	case r.Channels != 3 || r.Activation != "relu" || r.StemStrides || len(r.Widths) != 4 || len(r.Depths) != 4:
 		return "its ResNet is not one of four stages with ReLU"
 	}
@@ -33,8 +33,15 @@ func (r *resnet) problem() string {
 }
 
 func (r *resnet) trunk() map[string]any {
-	return map[string]any{"kind": "resnet", "stem": r.Stem, "widths": r.Widths, "depths": r.Depths, "early": r.Early}
+	t := map[string]any{"kind": "resnet", "stem": r.Stem, "widths": r.Widths, "depths": r.Depths, "early": r.Early}
+	if r.LayerType == "basic" {
+		t["basic"] = true
+	}
+	return t
 }
+
+// layers are our names of a block's convolutions.
+var layers = map[string][]string{"bottleneck": {"reduce", "conv", "expand"}, "basic": {"conv", "last"}}
 
 func (r *resnet) convert(x *converter) {
 	x.fold("trunk.stem", imageLevel+"embedder.embedder")
@@ -42,7 +49,7 @@ func (r *resnet) convert(x *converter) {
 	for stage, depth := range r.Depths {
 		for i := range depth {
 			to, layer := fmt.Sprintf("trunk.stages.%d.%d", stage, i), fmt.Sprintf("%sencoder.stages.%d.layers.%d", imageLevel, stage, i)
-			for j, part := range []string{"reduce", "conv", "expand"} {
+			for j, part := range layers[r.LayerType] {
 				x.fold(to+"."+part, fmt.Sprintf("%s.layer.%d", layer, j))
 			}
 			if out := r.Widths[stage]; i == 0 && (stage > 0 || in != out) {
