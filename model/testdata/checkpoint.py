@@ -1,10 +1,10 @@
 """Runs transformers on a checkpoint of any size and keeps what it says, for the test that compares it with ours:
 
-    python checkpoint.py FOLDER [mask2former|maskformer [resnet|swin-tiny|swin-small|swin-base|swin-large]]
+    python checkpoint.py FOLDER [mask2former|maskformer [ENCODER]]
     PMP_CHECKPOINT=FOLDER go test ./model -run TestCheckpoint -v
 
 FOLDER has what save_pretrained writes. With a name the folder is filled first, with a network of the usual size (100 queries,
-ResNet-50 unless another image encoder is named) and random weights. FOLDER/expected.safetensors is made in 32 bits, of a picture of SIZE that is not resized.
+ResNet-50 unless ENCODER is another one of ENCODERS) and random weights. FOLDER/expected.safetensors is made in 32 bits, of a picture of SIZE that is not resized.
 """
 import sys
 from pathlib import Path
@@ -26,7 +26,9 @@ def swin(width, heads, deep, window):
     return SwinConfig(embed_dim=width, num_heads=[heads << i for i in range(4)], depths=[2, 2, deep, 2], window_size=window, **STAGES)
 
 
-ENCODERS = {"resnet": ResNetConfig(**STAGES), "swin-tiny": swin(96, 3, 6, 7), "swin-small": swin(96, 3, 18, 7),
+ENCODERS = {"resnet": ResNetConfig(**STAGES),
+            "resnet-18": ResNetConfig(layer_type="basic", hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2], **STAGES),
+            "swin-tiny": swin(96, 3, 6, 7), "swin-small": swin(96, 3, 18, 7),
             "swin-base": swin(128, 4, 18, 12), "swin-large": swin(192, 6, 18, 12)}
 
 

@@ -100,6 +100,9 @@ func TestRefuses(t *testing.T) {
 		"type":       {"mask2former", `"model_type": "mask2former"`, `"model_type": "detr"`, "model_type"},
 		"backbone":   {"mask2former", `"model_type": "resnet"`, `"model_type": "focalnet"`, "focalnet"},
 		"basic":      {"maskformer", `"layer_type": "bottleneck"`, `"layer_type": "deep"`, "deep"},
+		"positions":  {"maskformer-swin", `"use_absolute_embeddings": false`, `"use_absolute_embeddings": true`, "positions"},
+		"no biases":  {"mask2former-swin", `"qkv_bias": true`, `"qkv_bias": false`, "biases"},
+		"stages":     {"mask2former-swin", `"num_heads": [`, `"num_heads": [1, `, "four stages"},
 		"pre-norm":   {"mask2former", `"pre_norm": false`, `"pre_norm": true`, "pre_norm"},
 		"widths":     {"mask2former", `"hidden_dim": 128`, `"hidden_dim": 64`, "two widths"},
 		"activation": {"maskformer", `"activation_function": "relu"`, `"activation_function": "gelu"`, "DETR"},
@@ -118,15 +121,17 @@ func TestRefuses(t *testing.T) {
 			t.Errorf("%s: got %v, want an error with %q", about, err, c.want)
 		}
 	}
-	config, entries, others := checkpoint(t, "mask2former")
-	for i, e := range entries {
-		if !strings.HasSuffix(e.Name, "running_var") && !strings.HasSuffix(e.Name, "in_proj_bias") {
-			continue
-		}
-		short := slices.Clone(entries)
-		short[i] = tensor(e.Name, []int{7}, make([]float32, 7)...)
-		if _, _, err := Convert(config, nil, short, others); err == nil || !strings.Contains(err.Error(), "shape") {
-			t.Errorf("a short %s: %v", e.Name, err)
+	for _, name := range []string{"mask2former", "mask2former-swin"} {
+		config, entries, others := checkpoint(t, name)
+		for i, e := range entries {
+			if !slices.ContainsFunc([]string{"running_var", "in_proj_bias", "key.weight"}, func(s string) bool { return strings.HasSuffix(e.Name, s) }) {
+				continue
+			}
+			short := slices.Clone(entries)
+			short[i] = tensor(e.Name, []int{7}, make([]float32, 7)...)
+			if _, _, err := Convert(config, nil, short, others); err == nil || !strings.Contains(err.Error(), "shape") {
+				t.Errorf("a short %s: %v", e.Name, err)
+			}
 		}
 	}
 }
