@@ -80,6 +80,8 @@ pack() {
 	mkdir -p $npm/weights
 	try "The engine does not compile; the messages above name the file and line." \
 		env GOOS=js GOARCH=wasm go build -trimpath -ldflags="-s -w" -o $npm/engine.wasm ./wasm
+	try "The engine for public checkpoints does not compile; the messages above name the file and line." \
+		env GOOS=js GOARCH=wasm go build -tags bases -trimpath -ldflags="-s -w" -o $npm/engine-bases.wasm ./wasm
 	done_
 
 	step "npm package"
@@ -103,7 +105,7 @@ pack() {
 	for f in site/*; do
 		[ "$f" = site/worker ] || cp -r "$f" $site/
 	done
-	cp -r $npm/*.js $npm/engine.wasm $npm/weights $site/pmp/
+	cp -r $npm/*.js $npm/*.wasm $npm/weights $site/pmp/
 	keep_files
 	large=$(find $site -type f -size +${asset_limit}c)
 	[ -z "$large" ] || stop "Larger than 25 MiB, which Cloudflare does not take: $large" "Make smaller shards (weights.ShardSize)."
@@ -132,7 +134,7 @@ build_worker() {
 # Tells the service worker which files the site has, and their common hash.
 keep_files() {
 	local files version
-	files=$(cd $site && find . -type f ! -path './pmp/weights/*' ! -name _headers ! -name sw.js ! -name '*.md' | LC_ALL=C sort)
+	files=$(cd $site && find . -type f ! -path './pmp/weights/*' ! -name engine-bases.wasm ! -name _headers ! -name sw.js ! -name '*.md' | LC_ALL=C sort)
 	version=$(cd $site && cat $files sw.js | cksum | cut -d' ' -f1)
 	files=$(printf '"%s", ' ./ $files)
 	sed -i.old -e "s|^const FILES = .*|const FILES = [${files%, }];|" -e "s|^const VERSION = .*|const VERSION = \"$version\";|" $site/sw.js
@@ -166,6 +168,11 @@ sizes() {
 	[ "$n" -le $engine_budget ] ||
 		stop "The engine takes $(megabytes "$n") ($how), more than $(megabytes $engine_budget). See what it imports: GOOS=js GOARCH=wasm go list -deps ./wasm"
 	done_ "$(megabytes "$n") of $(megabytes $engine_budget) (wasm + kernels + js, $how)"
+	step "size for public checkpoints"
+	n=$(compressed $npm/engine-bases.wasm $npm/*.js)
+	[ "$n" -le $engine_budget ] ||
+		stop "The engine for public checkpoints takes $(megabytes "$n") ($how), more than $(megabytes $engine_budget)."
+	done_ "$(megabytes "$n") of $(megabytes $engine_budget) (its own wasm instead of the engine's)"
 	step "size of the weights"
 	# Hosts compress text on its way, but send shards as they are.
 	n=$(($(cat $npm/weights/*.safetensors | wc -c) + $(compressed $npm/weights/*.txt $npm/weights/*.json)))

@@ -7,11 +7,11 @@ const KEEP = 14 * 24 * 3600e3; // ms
 const CACHE = "pmp-cards";
 
 /**
- * @param {{precision: string, threads: number}} options what the processor's time depends on
+ * @param {{precision?: string, threads: number, weights?: string}} options what the processor's time depends on
  * @returns {Promise<{adapter: GPUAdapter|null, noCard: string, remembered: object|null, remember: (facts: object) => Promise<void>}>}
  *   noCard says why there is no adapter; remembered is what `remember` was given for this adapter before
  */
-export async function findCard({ precision, threads }) {
+export async function findCard({ precision, threads, weights }) {
   const none = (noCard) => ({ adapter: null, noCard, remembered: null, remember: async () => {} });
   if (!navigator.gpu) {
     return none(globalThis.isSecureContext === false
@@ -29,7 +29,7 @@ export async function findCard({ precision, threads }) {
   }
   if (!adapter) return none("the browser offers no graphics card to WebGPU");
   const { vendor, architecture, device, description } = adapter.info ?? {};
-  const about = new URLSearchParams({ vendor, architecture, device, description, precision, threads, browser: navigator.userAgent });
+  const about = new URLSearchParams({ vendor, architecture, device, description, precision, threads, weights, browser: navigator.userAgent });
   const key = new URL(`card?${about}`, import.meta.url).href;
   const remembered = await recall(key);
   return { adapter, noCard: "", remembered, remember: (facts) => keep(key, facts) };

@@ -76,7 +76,7 @@ export interface LoadOptions {
    * larger, but not larger than what the machine has. More than one needs a page that is cross-origin isolated.
    */
   threads?: number | "auto";
-  /** How products with weights are computed. Default "int8", which is faster. */
+  /** How products with weights are computed. Default "int8", which is faster, and for a public checkpoint "f32". */
   precision?: "int8" | "f32";
   /** Keep the weights in the browser's Cache API. Default true. */
   cache?: boolean;
@@ -163,6 +163,11 @@ export interface Report {
 /** A loaded model in a worker of its own. */
 export class Segmenter {
   private constructor();
+  /**
+   * All that the network can name, if that is a list, as with public checkpoints: prompts must be among them. Null if it
+   * takes any words.
+   */
+  readonly labels: string[] | null;
   /** @throws {PMPError} aborted, network, integrity, format, out-of-memory, unsupported, bad-input */
   static load(options?: LoadOptions): Promise<Segmenter>;
   /** @throws {PMPError} aborted, bad-input, network (for a URL), out-of-memory, device-lost */

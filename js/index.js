@@ -33,6 +33,9 @@ export class Segmenter {
   #pictures = new Set();
   #report = { device: "", precision: "", threads: 1, reasons: [], features: [], memory: { engine: 0, kernels: 0 }, weights: 0, times: {}, work: {}, counts: { encode: 0, segment: 0 } };
 
+  /** All that the network can name, if that is a list, as with public checkpoints; null if it takes any words. */
+  labels = null;
+
   /** Use Segmenter.load(). */
   constructor(key, start) {
     if (key !== KEY) throw new TypeError("A Segmenter is made by: await Segmenter.load()");
@@ -66,14 +69,15 @@ export class Segmenter {
    *   a trial, which is remembered, was right and not slower than the processor
    * @param {number|"auto"} [options.threads] how many threads share the work; "auto" (default) takes what the machine
    *   has, 8 at most. More than one needs a page that is cross-origin isolated
-   * @param {"int8"|"f32"} [options.precision] how products with weights are computed; default "int8", which is faster
+   * @param {"int8"|"f32"} [options.precision] how products with weights are computed; default "int8", which is faster,
+   *   and for a public checkpoint "f32"
    * @param {boolean} [options.cache] keep the weights in the browser's Cache API; default true
    * @param {(p: {stage: string, loaded: number, total: number}) => void} [options.onprogress] loaded and total are bytes
    * @param {AbortSignal} [options.signal]
    * @returns {Promise<Segmenter>}
    * @throws {PMPError} aborted, network, integrity, format, out-of-memory, unsupported, bad-input
    */
-  static async load({ weights, device = "auto", threads = "auto", precision = "int8", cache = true, onprogress, signal } = {}) {
+  static async load({ weights, device = "auto", threads = "auto", precision, cache = true, onprogress, signal } = {}) {
     checkAborted(signal);
     if (!["auto", "webgpu", "simd", "scalar"].includes(device)) {
       throw new PMPError("bad-input", `There is no device "${device}"; take "auto", "webgpu", "simd" or "scalar".`);
@@ -81,7 +85,7 @@ export class Segmenter {
     if (threads !== "auto" && !(Number.isInteger(threads) && threads > 0)) {
       throw new PMPError("bad-input", `threads must be "auto" or a whole number from 1 on, not ${String(threads)}.`);
     }
-    if (!["int8", "f32"].includes(precision)) {
+    if (![undefined, "int8", "f32"].includes(precision)) {
       throw new PMPError("bad-input", `There is no precision "${precision}"; take "int8" or "f32".`);
     }
     const start = await workerStarter();
@@ -89,9 +93,9 @@ export class Segmenter {
     const seg = new Segmenter(KEY, start);
     try {
       const args = { weights: weightsOf(weights), device, threads, precision, cache };
-      seg.#report.precision = precision;
       const value = await seg.#call("load", args, { signal, onprogress });
       Object.assign(seg.#report.times, value.times);
+      seg.labels = value.labels;
       return seg;
     } catch (e) {
       seg.close();
@@ -240,8 +244,8 @@ export class Segmenter {
     if (progress) return call.onprogress(progress);
     if (memory) this.#report.memory = memory;
     if (loaded) {
-      const { device, threads, reasons, features = [], bytes: weights } = loaded;
-      Object.assign(this.#report, { device, threads, reasons, features, weights });
+      const { device, precision, threads, reasons, features = [], bytes: weights } = loaded;
+      Object.assign(this.#report, { device, precision, threads, reasons, features, weights });
     }
     if (error) {
       const e = new PMPError(error.code, error.message);

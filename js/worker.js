@@ -189,10 +189,11 @@ async function bring(device, { signal, progress }) {
   const times = {};
   const time = stopwatch(times);
   progress({ stage: "download", loaded: 0, total: 0 });
+  const getting = weights.files ? ownManifest(weights.files) : getManifest(weights.url, cache, signal);
   const [manifest, card] = await Promise.all([
-    weights.files ? ownManifest(weights.files) : getManifest(weights.url, cache, signal),
-    device === "auto" || device === "webgpu" ? findCard({ precision, threads: threadsFor(threads).threads }) : {},
-    go ?? startEngine(signal),
+    getting,
+    device === "auto" || device === "webgpu" ? findCard({ precision, threads: threadsFor(threads).threads, weights: weights.url }) : {},
+    go ?? startEngine(getting, signal),
   ]);
   time("engine");
   // Threads start while the weights are on their way, unless a graphics card will most likely do the work.
@@ -210,14 +211,15 @@ async function bring(device, { signal, progress }) {
   time("threads");
   const { adapter = null, noCard = "", remembered = null } = card;
   const options = { precision, adapter, noCard, remembered, pool: async () => (await pool()).pool };
-  const { memory, remember, ...found } = await task("load", device, options);
+  const { memory, remember, labels, ...found } = await task("load", device, options);
   if (remember) await card.remember(remember);
   const unused = starting && (await starting);
   if (unused?.reason && found.device.startsWith("simd")) found.reasons.push({ device: "threads", reason: unused.reason });
   kernelMemory = memory ?? null;
   time("prepare");
   progress({ stage: "ready", loaded: total, total });
-  return (loaded = { ...found, times, bytes: total });
+  loaded = { ...found, times, bytes: total };
+  return { times, labels };
 }
 
 /** Loads another device after the graphics card was lost, which may come back for a page that wants no other. */
@@ -329,9 +331,17 @@ async function startPool(device, wanted) {
   }
 }
 
-async function startEngine(signal) {
-  const url = new URL("./engine.wasm", import.meta.url);
-  const response = await get(url, { signal });
+/** Starts the engine that a manifest needs. That of the package's own weights is on its way before the manifest is there. */
+async function startEngine(manifest, signal) {
+  let url = new URL("./engine.wasm", import.meta.url);
+  let asked = get(url, { signal });
+  asked.catch(() => {}); // which is looked at below
+  if (isBase(await manifest.catch(() => null))) {
+    asked.then((r) => r.body.cancel(), () => {});
+    url = new URL("./engine-bases.wasm", import.meta.url);
+    asked = get(url, { signal });
+  }
+  const response = await asked;
   const runtime = new self.Go();
   let instance;
   try {
@@ -397,6 +407,16 @@ async function openCache(wanted) {
     return wanted ? await caches.open(CACHE) : null;
   } catch {
     return null;
+  }
+}
+
+/** Whether a manifest is of a network of a public checkpoint. What else may be wrong with it, the engine tells. */
+function isBase(manifest) {
+  try {
+    const { arch } = JSON.parse(new TextDecoder().decode(manifest.bytes));
+    return typeof arch === "string" && arch !== "pmp-s";
+  } catch {
+    return false;
   }
 }
 

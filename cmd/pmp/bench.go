@@ -180,9 +180,13 @@ func (t *timed) round(img *image.RGBA, round int, counts bool) error {
 	if err := p.Write(img.Pix); err != nil {
 		return err
 	}
-	words := make([]string, len(benchPrompts))
+	prompts, words := benchPrompts, make([]string, len(benchPrompts))
 	for i, w := range benchPrompts {
 		words[i] = fmt.Sprintf("%s number %d", w, round)
+	}
+	if labels := t.model.Labels; labels != nil { // no other words can be asked for
+		prompts = labels[:min(len(labels), len(prompts))]
+		words = prompts
 	}
 	find := func(prompts []string) func() error {
 		return func() error {
@@ -193,7 +197,7 @@ func (t *timed) round(img *image.RGBA, round int, counts bool) error {
 	for _, step := range []struct {
 		times *[]time.Duration
 		run   func() error
-	}{{&t.encode, p.Encode}, {&t.segment, find(benchPrompts)}, {&t.words, find(words)}} {
+	}{{&t.encode, p.Encode}, {&t.segment, find(prompts)}, {&t.words, find(words)}} {
 		start := time.Now()
 		if err := step.run(); err != nil {
 			return err

@@ -8,10 +8,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/pmp-seg/pmp/internal/engine"
 	"github.com/pmp-seg/pmp/internal/photo"
-	"github.com/pmp-seg/pmp/kernel"
-	"github.com/pmp-seg/pmp/kernel/scalar"
-	"github.com/pmp-seg/pmp/kernel/simd"
 	"github.com/pmp-seg/pmp/model"
 	"github.com/pmp-seg/pmp/model/mask"
 	"github.com/pmp-seg/pmp/weights"
@@ -24,6 +22,8 @@ const scoreTolerance = 0.03
 // answered is what the suite sends of a segmented photo.
 type answered struct {
 	Photo     string
+	Base      string  // a public checkpoint's network, if it was not the shipped one
+	Threshold float32 // of the masks, if it was not the model's own
 	Tolerance float64 // the least intersection over union
 	Report    json.RawMessage
 	Masks     []struct {
@@ -56,7 +56,7 @@ func checkData(t *testing.T, s *testServer, data []byte) {
 	for _, m := range a.Masks {
 		prompts = append(prompts, m.Text)
 	}
-	picture, result := native(t, filepath.Join(s.site, "examples", a.Photo), prompts)
+	picture, result := native(t, a.Base, filepath.Join(s.site, "examples", a.Photo), prompts, model.Options{Threshold: a.Threshold})
 	pixels := make([]byte, picture.Width*picture.Height)
 	for i, m := range a.Masks {
 		want := result.Prompts[i]
@@ -112,16 +112,18 @@ var loadNative = sync.OnceValues(func() (*model.Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	var device kernel.Device = scalar.New()
-	if d, err := simd.New(); err == nil {
-		device = d
-	}
-	return model.Load(m, device, model.Int8)
+	return engine.Options{Device: "auto"}.Open(m)
 })
 
 // native segments a photo with the command line's engine.
-func native(t *testing.T, name string, prompts []string) (*model.Picture, *model.Result) {
+func native(t *testing.T, base, name string, prompts []string, o model.Options) (*model.Picture, *model.Result) {
 	m, err := loadNative()
+	if base != "" {
+		var files *weights.Manifest
+		if files, err = basesOf(t)[base].Open(); err == nil {
+			m, err = engine.Options{Device: "auto"}.Open(files)
+		}
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +142,7 @@ func native(t *testing.T, name string, prompts []string) (*model.Picture, *model
 	if err := p.Encode(); err != nil {
 		t.Fatal(err)
 	}
-	r, err := p.Segment(prompts, model.Options{})
+	r, err := p.Segment(prompts, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,6 +28,7 @@ func runSuite(t *testing.T, b browser, mode string) {
 		}
 		t.Skip(err)
 	}
+	basesOf(t)
 	s := newTestServer(t, site(t), filepath.Join(root, "js/test"))
 	printed, finished, err := s.run(b, "/"+mode+"/test/suite.html?only="+url.QueryEscape(os.Getenv("PMP_ONLY")))
 	if err != nil {

@@ -652,6 +652,37 @@ async function checkOverlay(picture) {
 }
 
 // ---------------------------------------------------------------------------
+// Networks of public checkpoints
+
+for (const arch of ["mask2former", "maskformer"]) {
+  test(`a public checkpoint: ${arch}`, () => withOwn({ weights: `/bases/${arch}/`, device: mode === "card" ? "webgpu" : "simd" }, async (seg) => {
+    const { device, precision } = seg.report();
+    check(device.startsWith(mode === "card" ? "webgpu" : "simd"), device);
+    same(precision, "f32", "precision");
+    const { labels } = seg;
+    const picture = await seg.encode(PNG);
+    await fails(picture.segment(["unicorn"]), "bad-input", /knows 11 names and "unicorn" is not one of them: dog; cat/);
+    const prompts = [labels.slice(0, 6).join(", "), labels.slice(6).join(", "), labels[0]];
+    const answer = await picture.segment(prompts, { threshold: 0.6 });
+    const shares = answer.masks.map((m) => m.area / (picture.width * picture.height));
+    check(shares.some((s) => s > 0.05 && s < 0.95), `a mask with an edge: ${shares}`);
+    return { photo: "cat.jpg", base: arch, threshold: 0.6, tolerance: 0.999, masks: facts(answer) };
+  }), [...everywhere, "card"]);
+}
+
+for (const precision of ["f32", "int8"]) {
+  test(`your own checkpoint in ${precision}`, async () => {
+    if (!(await fetch("/bases/own/manifest.json")).ok) throw new Skip("PMP_CHECKPOINT names no folder of weights");
+    return withOwn({ weights: "/bases/own/", device: "simd", precision, cache: false }, async (seg) => {
+      const picture = await seg.encode(PNG);
+      await picture.segment(seg.labels.slice(0, 20));
+      const { device, threads, memory, weights, times } = seg.report();
+      return { device, threads, memory, weights, times };
+    });
+  }, everywhere);
+}
+
+// ---------------------------------------------------------------------------
 // Graphics cards
 
 /** A card that works, and one that does not: both take minutes and have a browser of their own. */

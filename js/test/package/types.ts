@@ -19,13 +19,13 @@ export async function everything(img: HTMLImageElement, video: HTMLVideoElement,
   const { bitmap, answers } = await picture.overlay("dog", { colors: [[1, 2, 3]] });
   const drawn: [ImageBitmap, boolean] = [bitmap, answers[0].present];
   for await (const { time, dropped, masks } of seg.video(video, () => ["dog"], { signal })) numbers.push(time, dropped, masks.length);
-  const report: Report = seg.report();
+  const report: Report = seg.report(), labels: string[] | null = seg.labels;
   picture.close();
   seg.close();
   const element = document.createElement("pmp-segment");
   element.prompts = "dog; cat";
   const found: number | undefined = element.result?.masks.length;
-  return [numbers, forms, proposals, drawn, report.times.encode, found];
+  return [labels, numbers, forms, proposals, drawn, report.times.encode, found];
 }
 
 export function codes(e: unknown): ErrorCode | null {
@@ -41,6 +41,8 @@ export async function refused(seg: Segmenter, picture: Picture) {
   await seg.encode(7);
   // @ts-expect-error prompts are strings
   await picture.segment([1]);
+  // @ts-expect-error what a network knows cannot be set
+  seg.labels = ["dog"];
   // @ts-expect-error what is measured cannot be set
   (await picture.segment("dog")).masks[0].area = 7;
   // @ts-expect-error no frames come from a picture

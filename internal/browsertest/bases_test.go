@@ -1,0 +1,34 @@
+package browsertest
+
+import (
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/pmp-seg/pmp/internal/checkpointtest"
+	"github.com/pmp-seg/pmp/weights/huggingface"
+	"github.com/pmp-seg/pmp/weights/quantize"
+)
+
+// basesOf are the weights of small public checkpoints with random numbers, by
+// their networks' names.
+func basesOf(t *testing.T) map[string]quantize.Files {
+	makeBases.Do(func() {
+		for _, arch := range []string{"mask2former", "maskformer"} {
+			config, tensors, others := checkpointtest.Read(t, filepath.Join(root, "model/testdata", arch+".safetensors"))
+			source, _, err := huggingface.Convert(config, []byte(`{"size":{"shortest_edge":64,"longest_edge":640}}`), tensors, others)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if bases[arch], err = source.Files(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	return bases
+}
+
+var (
+	makeBases sync.Once
+	bases     = map[string]quantize.Files{}
+)
