@@ -1,0 +1,69 @@
+"""Makes encode.json: what transformers' CLIPTokenizer says of texts, with a small list of merges that is made up here.
+
+    python bpe.py
+"""
+import collections
+import json
+import unicodedata
+from pathlib import Path
+
+from transformers import CLIPTokenizer
+
+CORPUS = """a photo of a small cat. there is the dog in the scene; this is a photo of the sofa, a couch and an armchair.
+the potted plant stands beside the wooden table, and three people's bicycles lean against the wall. it's a rainy day, they're wet, we'll go.
+über den straßen fährt die straßenbahn. les élèves mangent une crêpe. こんにちは 世界 2024 привет мир naïve café"""
+MERGES = 150
+
+
+def characters():
+    """OpenAI's order of bytes: those that are printable, then the others by other characters."""
+    shown = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    hidden = [b for b in range(256) if b not in shown]
+    return {b: chr(b) for b in shown} | {b: chr(256 + i) for i, b in enumerate(hidden)}
+
+
+def learn():
+    byte = characters()
+    words = collections.Counter()
+    for word in CORPUS.lower().replace(".", " . ").replace(",", " , ").split():
+        symbols = [byte[b] for b in word.encode()]
+        symbols[-1] += "</w>"
+        words[tuple(symbols)] += 1
+    merges = []
+    while len(merges) < MERGES:
+        pairs = collections.Counter()
+        for word, n in words.items():
+            for pair in zip(word, word[1:]):
+                pairs[pair] += n
+        best = max(sorted(pairs), key=lambda p: pairs[p])
+        merges.append(best)
+        new = collections.Counter()
+        for word, n in words.items():
+            out, i = [], 0
+            while i < len(word):
+                if word[i:i + 2] == best:
+                    out.append("".join(best))
+                    i += 2
+                else:
+                    out.append(word[i])
+                    i += 1
+            new[tuple(out)] += n
+        words = new
+    return merges
+
+
+TEXTS = ["a photo of a cat.", "A Photo Of A CAT!", "", " ", "\t\n  dog \r\n\f\v cat\u00a0\u2003\u3000sofa\u0085x\u2028y\u200bz\ufeff",
+         "it's THEY'RE we'll 'sofa 'D 'tis can't! !'s ''s", "2024 ½ ² Ⅷ ٣٤ 一二三 3.14e10", "straße STRASSE ẞ Straße", "İstanbul ISTANBUL ΣΊΣΥΦΟΣ ΟΔΟΣ",
+         "crêpe naïve café Élève ÀÉÎÕÜ", "こんにちは世界 ПРИВЕТ мир שלום مرحبا हिन्दी", "👍🏽 👩‍👩‍👧 🇩🇪 ☃️ emoji", "\x00\x01\x1c\x1d\x1e\x1f\x7f\x80", "à\u0315b\u0315",
+         "<|startoftext|>cat<|endoftext|> dog<|endoftext|>", "<|ENDOFTEXT|> <|StartOfText|>", "!!<|endoftext|", "<|endoftext|>", "</w> cat</w> #version: 0.2", "Ġcat ĠĠ Ā",
+         "x" * 500, "cat " * 200, "....,,,;;--__==", "a" + "\u0315" * 70, "$100 50% #tag @home C++ a_b-c/d\\e", "ｆｕｌｌ　ｗｉｄｔｈ ﬁ ǅ ᾼ", "𝒜𝓁𝓁 𐐀𐐨 \U0010ffff", "&amp; &lt;b&gt; &#39;"]
+
+assert all(unicodedata.is_normalized("NFC", t) for t in TEXTS)   # ours does not compose characters
+merges = learn()
+pieces = [*characters().values()]
+pieces += [p + "</w>" for p in pieces] + ["".join(m) for m in merges] + ["<|startoftext|>", "<|endoftext|>"]
+assert len(set(pieces)) == len(pieces)
+tokenizer = CLIPTokenizer(vocab={p: i for i, p in enumerate(pieces)}, merges=merges)
+(Path(__file__).parent / "encode.json").write_text(json.dumps({
+    "merges": "\n".join(["#version: 0.2", *map(" ".join, merges)]) + "\n", "tokens": len(pieces),
+    "cases": [{"text": t, "ids": tokenizer(t, truncation=True, max_length=77)["input_ids"]} for t in TEXTS]}, ensure_ascii=True, indent=0) + "\n")
