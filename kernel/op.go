@@ -56,7 +56,8 @@ func (k Kind) String() string {
 type Act uint32
 
 // The activations. Gelu is the exact one, x·(1+erf(x/√2))/2; devices may use
-// an approximation of erf with an absolute error of at most 2e-7.
+// an approximation of erf with an absolute error of at most 2e-7. QuickGelu is
+// x/(1+exp(-1.702·x)), which some networks were trained with.
 const (
 	ActNone Act = iota
 	ActReLU
@@ -64,6 +65,7 @@ const (
 	ActGelu
 	ActSigmoid
 	ActExp
+	ActQuickGelu
 )
 
 // Apply is the definition of the activations.
@@ -79,6 +81,8 @@ func (a Act) Apply(x float32) float32 {
 		return float32(1 / (1 + math.Exp(-float64(x))))
 	case ActExp:
 		return float32(math.Exp(float64(x)))
+	case ActQuickGelu:
+		return float32(float64(x) / (1 + math.Exp(-1.702*float64(x))))
 	}
 	return x
 }
@@ -179,7 +183,7 @@ func (o Conv) record() record {
 //		dst[(y*W+x)*C+c] = act(s) }
 //
 // H, W are the output's rows and columns, HI, WI the input's; Size is 3 or
-// 5, Stride 1 or 2, C a multiple of 8; bias may be absent. Pad is the number of
+// 5, or 7 with Stride 1, Stride 1 or 2, C a multiple of 8; bias may be absent. Pad is the number of
 // rows (columns) that are missing above (left); what lacks below and right
 // follows from the sizes. If Bytes is set, dst holds round7(s) instead, a byte
 // each, see Quantize; Act must be ActNone then, and C at most MaxK8.
@@ -195,8 +199,8 @@ func (o Depthwise) record() record {
 	if o.H <= 0 || o.W <= 0 || o.HI <= 0 || o.WI <= 0 || o.C <= 0 {
 		panic("kernel: Depthwise with an empty side")
 	}
-	if (o.Size != 3 && o.Size != 5) || (o.Stride != 1 && o.Stride != 2) || o.C%8 != 0 {
-		panic("kernel: Depthwise needs Size 3 or 5, Stride 1 or 2 and C a multiple of 8")
+	if (o.Size != 3 && o.Size != 5 && (o.Size != 7 || o.Stride != 1)) || (o.Stride != 1 && o.Stride != 2) || o.C%8 != 0 {
+		panic("kernel: Depthwise needs Size 3 or 5, or 7 with Stride 1, Stride 1 or 2 and C a multiple of 8")
 	}
 	if o.Bytes && (o.Act != ActNone || o.C > MaxK8) {
 		panic("kernel: Depthwise to bytes has no other activation and C at most MaxK8")

@@ -72,6 +72,8 @@ func (t tolerance) after(act kernel.Act, largest float64) tolerance {
 	case kernel.ActGelu:
 		// The slope of gelu is at most 1.13.
 		return tolerance{1.13*t.abs + largest*erfError, 2*t.rel + 2*epsilon}
+	case kernel.ActQuickGelu:
+		return tolerance{1.13*t.abs + largest*expError, 2*t.rel + 2*epsilon}
 	case kernel.ActSigmoid:
 		return tolerance{t.abs/4 + expError, t.rel}
 	case kernel.ActExp:
@@ -309,4 +311,4 @@ func one(op kernel.Op) []kernel.Op { return []kernel.Op{op} }
 func shape(numbers ...any) string { return fmt.Sprint(numbers...) }
 
 // acts are all activations.
-var acts = []kernel.Act{kernel.ActNone, kernel.ActReLU, kernel.ActReLU6, kernel.ActGelu, kernel.ActSigmoid, kernel.ActExp}
+var acts = []kernel.Act{kernel.ActNone, kernel.ActReLU, kernel.ActReLU6, kernel.ActGelu, kernel.ActSigmoid, kernel.ActExp, kernel.ActQuickGelu}

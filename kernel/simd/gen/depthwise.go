@@ -73,7 +73,7 @@ func (k *kernels) depthwiseStrip(size, stride int) *Func {
 			})
 			a, b, rows := f.Let(d.a.Add(c)), f.Let(d.b.Add(c)), f.Let(d.rows)
 			f.Repeat(rows, func() {
-				var weights [5]V128
+				var weights [7]V128
 				for x := range size {
 					weights[x] = f.LetV(plus(b, x).V128(0))
 				}
@@ -150,6 +150,8 @@ func (k *kernels) depthwise() *Func {
 		}
 	}
 
+	strips[[2]int{7, 1}] = k.depthwiseStrip(7, 1)
+
 	f, record := k.opFunc()
 	v, n := views(f, record, 4), ints(f, record, 9)
 	dst, a, b, bias := v[0], v[1], v[2], v[3]
@@ -202,7 +204,9 @@ func (k *kernels) depthwise() *Func {
 					f.If(Size.Eq(Int(3)), func() {
 						f.If(Stride.Eq(Int(1)), call(3, 1), call(3, 2))
 					}, func() {
-						f.If(Stride.Eq(Int(1)), call(5, 1), call(5, 2))
+						f.If(Size.Eq(Int(5)), func() {
+							f.If(Stride.Eq(Int(1)), call(5, 1), call(5, 2))
+						}, call(7, 1))
 					})
 				})
 			})

@@ -20,12 +20,13 @@ func (k *kernels) makeActivateRow() *Func {
 	f := k.Func("")
 	dst, a, n, act := f.Param(), f.Param(), f.Param(), f.Param()
 	apply := [...]func(x V128) V128{
-		kernel.ActNone:    func(x V128) V128 { return x },
-		kernel.ActReLU:    func(x V128) V128 { return x.PMax(f.Splat(0)) },
-		kernel.ActReLU6:   func(x V128) V128 { return x.PMax(f.Splat(0)).PMin(f.Splat(6)) },
-		kernel.ActGelu:    func(x V128) V128 { return k.gelu(f, x) },
-		kernel.ActSigmoid: func(x V128) V128 { return k.sigmoid(f, x) },
-		kernel.ActExp:     func(x V128) V128 { return k.exp(f, x) },
+		kernel.ActNone:      func(x V128) V128 { return x },
+		kernel.ActReLU:      func(x V128) V128 { return x.PMax(f.Splat(0)) },
+		kernel.ActReLU6:     func(x V128) V128 { return x.PMax(f.Splat(0)).PMin(f.Splat(6)) },
+		kernel.ActGelu:      func(x V128) V128 { return k.gelu(f, x) },
+		kernel.ActSigmoid:   func(x V128) V128 { return k.sigmoid(f, x) },
+		kernel.ActExp:       func(x V128) V128 { return k.exp(f, x) },
+		kernel.ActQuickGelu: func(x V128) V128 { return x.Mul(k.sigmoid(f, f.LetV(x.Mul(f.Splat(1.702))))) },
 	}
 	for i := range apply {
 		f.If(act.Eq(Int(i)), func() {

@@ -71,6 +71,7 @@ fn activate(x: vec4<f32>) -> vec4<f32> {
     case 3u: { return gelu(x); }
     case 4u: { return 1.0 / (1.0 + exp4(-x)); }
     case 5u: { return exp4(x); }
+    case 6u: { return x / (1.0 + exp4(-1.702 * x)); }
     default: { return x; }
   }
 }
