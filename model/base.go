@@ -12,7 +12,7 @@ import (
 
 // BaseConfig is the architecture of a public checkpoint.
 type BaseConfig struct {
-	Arch            string // Mask2Former or MaskFormer
+	Arch            string // Mask2Former, MaskFormer or FCCLIP
 	Trunk           TrunkConfig
 	D, DM, Heads    int // as in Config
 	FFN             int // width of the mask decoder's feed-forward parts
@@ -23,6 +23,7 @@ type BaseConfig struct {
 	Short, Long     int              // sides of the encoded picture, at least and at most
 	Width, Height   int              // or its fixed size, whatever the picture's shape
 	Labels          []string         // what the network can name
+	Open            OpenConfig       // or how FC-CLIP does without a list
 
 	// Prompt guidance, which "pmp import -pmp" adds.
 	PMP       bool
@@ -34,6 +35,7 @@ type BaseConfig struct {
 const (
 	Mask2Former = "mask2former"
 	MaskFormer  = "maskformer"
+	FCCLIP      = "fcclip" // a Mask2Former whose proposals are named by CLIP
 )
 
 // TrunkConfig is the shape of an image encoder; there is a type for each kind.
@@ -57,7 +59,8 @@ type base struct {
 	pixels interface {
 		run(g graph, f features) pyramid
 	}
-	class linear // a column for each label and one for void, in whole panels
+	class linear    // a column for each label and one for void, in whole panels
+	open  *openHead // of FC-CLIP, in place of class
 	model *Model
 }
 
@@ -78,7 +81,7 @@ func LoadBase(manifest *weights.Manifest, device kernel.Device, precision Precis
 	// What a network without calibration says of a prompt is its probability.
 	m := &Model{Config: Config{Theta: 0.5, Presence: Presence{Logit: 1}, Text: c.Text, Templates: c.Templates}, Labels: c.Labels, device: device}
 	b := &base{BaseConfig: c, model: m, trunk: c.Trunk.load(l, normalisation{c.Mean, c.Std})}
-	shape := decoderShape{q: c.Queries, d: c.D, dm: c.DM, heads: c.Heads, ffn: c.FFN, depth: c.Layers, pmp: c.PMP, e: c.Text.Width}
+	shape := decoderShape{q: c.Queries, d: c.D, dm: c.DM, heads: c.Heads, ffn: c.FFN, depth: c.Layers, pmp: c.PMP, e: c.Text.Embedding}
 	if c.Arch == MaskFormer {
 		shape.strides, shape.detr = []int{cellSize}, true
 		b.pixels = l.fpn(c.Pyramid, shape, c.Trunk.channels())
@@ -87,11 +90,19 @@ func LoadBase(manifest *weights.Manifest, device kernel.Device, precision Precis
 		b.pixels = l.deformablePixels(c.Pixels, shape, c.Trunk.channels())
 	}
 	m.decoder.maskDecoder = l.maskDecoder(shape)
-	b.class = l.columns("class", c.D, len(c.Labels)+1)
 	m.network = b
+	read := m.readsWith
+	if c.Arch == FCCLIP {
+		b.open = l.openHead(c.Open, shape, c.Trunk.channels()[3])
+		m.text, read = l.clipText(c.Text), m.readsWithCLIP
+	} else {
+		b.class = l.columns("class", c.D, len(c.Labels)+1)
+	}
 	if c.PMP {
 		m.text = l.textEncoder(c.Text)
-		if err := m.readsWith(manifest.Vocabulary(), source); err != nil {
+	}
+	if m.text != nil {
+		if err := read(manifest.Vocabulary(), source); err != nil {
 			return nil, err
 		}
 	}
@@ -101,7 +112,7 @@ func LoadBase(manifest *weights.Manifest, device kernel.Device, precision Precis
 	if err := device.Load(constants); err != nil {
 		return nil, err
 	}
-	if c.PMP {
+	if m.text != nil {
 		if m.encoder, err = m.newPhraseEncoder(); err != nil {
 			return nil, err
 		}
@@ -123,8 +134,12 @@ func (c BaseConfig) sensible() bool {
 	within := multiple
 	ok := (!c.PMP || c.Text.sensible() && len(c.Templates) > 0) &&
 		within(c.D, 16, 1024, 16) && within(c.DM, 8, 1024, 8) && within(c.Heads, 1, 64, 1) && c.D%c.Heads == 0 && c.D/c.Heads%8 == 0 &&
-		within(c.FFN, 8, kernel.MaxK8, 8) && within(c.Queries, 1, 256, 1) && within(c.Layers, 1, 32, 1) && within(len(c.Labels), 1, 1<<14, 1) &&
-		c.Trunk.sensible()
+		within(c.FFN, 8, kernel.MaxK8, 8) && within(c.Queries, 1, 256, 1) && within(c.Layers, 1, 32, 1) && c.Trunk.sensible()
+	if c.Arch == FCCLIP {
+		ok = ok && !c.PMP && c.Open.sensible() && c.Text.sensible() && len(c.Templates) > 0
+	} else {
+		ok = ok && within(len(c.Labels), 1, 1<<14, 1)
+	}
 	if c.Arch == MaskFormer {
 		ok = ok && within(c.Pyramid, 4*groups, 1024, 4*groups)
 	} else {
@@ -167,8 +182,18 @@ func (b *base) taps(cells, pixels, _ int) kernel.TapTable { return kernel.Resize
 // otherwise the picture's side.
 func (b *base) encode(g graph, p *Picture, w, h int) imageMemory {
 	d := &b.model.decoder.maskDecoder
-	image := d.remember(g, b.pixels.run(g, b.trunk.run(g, b.see(g, p.pixels, p.Width, p.Height, w, h))))
-	p.reply.class, p.reply.logits = g.Input(4*maxPhrase*d.q), g.Keep(d.q*b.class.out)
+	f := b.trunk.run(g, b.see(g, p.pixels, p.Width, p.Height, w, h))
+	maps := b.pixels.run(g, f)
+	image := d.remember(g, maps)
+	p.reply.class = g.Input(4 * maxPhrase * d.q)
+	if b.open != nil {
+		p.reply.logits = g.Keep(2 * d.q * d.e)
+		z := d.decode(g, image, tokens{})
+		d.maskEmbedding(g, z, p.reply.embedding)
+		b.open.run(g, p.reply.logits, z, p.reply.embedding, image, maps, f, d.decoderShape)
+		return image
+	}
+	p.reply.logits = g.Keep(d.q * b.class.out)
 	if b.PMP {
 		p.ask.embeddings, p.ask.count = g.Input(4*maxPhrase*d.e), g.Input(4)
 	} else {
@@ -238,15 +263,13 @@ func (b *base) ask(p *Picture, prompts []string, o Options) (shares, beside []fl
 	if err != nil {
 		return nil, nil, err
 	}
-	asked := make([][]int, len(prompts))
-	for i, name := range names {
-		label, err := b.label(name)
-		if err != nil {
-			return nil, nil, err
-		}
-		if of := &asked[owner[i]]; !slices.Contains(*of, label) {
-			*of = append(*of, label)
-		}
+	name := b.closed
+	if b.open != nil {
+		name = b.opened
+	}
+	probabilities, err := name(names, owner, len(prompts))
+	if err != nil {
+		return nil, nil, err
 	}
 	if err := p.keepLatest(); err != nil {
 		return nil, nil, err
@@ -257,19 +280,9 @@ func (b *base) ask(p *Picture, prompts []string, o Options) (shares, beside []fl
 			return nil, nil, err
 		}
 	}
-	q, width := b.Queries, b.class.out
-	logits := make([]float32, q*width)
-	if err := p.session.Read(p.reply.logits, kernel.Bytes(logits)); err != nil {
+	class, err := probabilities(p)
+	if err != nil {
 		return nil, nil, err
-	}
-	class := make([]float32, len(prompts)*q)
-	for i := range q {
-		probability := softmax(logits[i*width:][:len(b.Labels)+1])
-		for t, labels := range asked {
-			for _, label := range labels {
-				class[t*q+i] += probability[label]
-			}
-		}
 	}
 	if err := p.session.Write(p.reply.class, kernel.Bytes(class)); err != nil {
 		return nil, nil, err
@@ -279,6 +292,54 @@ func (b *base) ask(p *Picture, prompts []string, o Options) (shares, beside []fl
 	}
 	p.asked = p.maps[0]
 	return make([]float32, len(prompts)), nil, p.session.Run(p.asked)
+}
+
+// namer says what proposals of a picture are: P of some prompts, Q numbers for each.
+type namer func(p *Picture) ([]float32, error)
+
+// closed takes prompts that are among the labels.
+func (b *base) closed(names []string, owner []int32, prompts int) (namer, error) {
+	asked := make([][]int, prompts)
+	for i, name := range names {
+		label, err := b.label(name)
+		if err != nil {
+			return nil, err
+		}
+		if of := &asked[owner[i]]; !slices.Contains(*of, label) {
+			*of = append(*of, label)
+		}
+	}
+	return func(p *Picture) ([]float32, error) {
+		q, width := b.Queries, b.class.out
+		logits, class := make([]float32, q*width), make([]float32, prompts*q)
+		if err := p.session.Read(p.reply.logits, kernel.Bytes(logits)); err != nil {
+			return nil, err
+		}
+		for i := range q {
+			probability := softmax(logits[i*width:][:len(b.Labels)+1])
+			for t, labels := range asked {
+				for _, label := range labels {
+					class[t*q+i] += probability[label]
+				}
+			}
+		}
+		return class, nil
+	}, nil
+}
+
+// opened takes any prompts.
+func (b *base) opened(names []string, owner []int32, prompts int) (namer, error) {
+	phrases, err := b.model.embed(names)
+	if err != nil {
+		return nil, err
+	}
+	return func(p *Picture) ([]float32, error) {
+		embeddings := make([]float32, 2*b.Queries*b.open.e)
+		if err := p.session.Read(p.reply.logits, kernel.Bytes(embeddings)); err != nil {
+			return nil, err
+		}
+		return b.open.probabilities(embeddings, names, phrases, owner, prompts), nil
+	}, nil
 }
 
 // guide lets the mask decoder read phrases.
@@ -341,13 +402,17 @@ func readBaseConfig(m *weights.Manifest) (BaseConfig, error) {
 	f := m.Fields()
 	c := BaseConfig{
 		Arch: m.Arch, D: f.Int("d"), DM: f.Int("dm"), Heads: f.Int("heads"), FFN: f.Int("ffn"), Queries: f.Int("queries"), Layers: f.Int("layers"),
-		Labels: f.Texts("labels"),
+	}
+	if m.Arch != FCCLIP {
+		c.Labels = f.Texts("labels")
 	}
 	switch t := f.Fields("trunk"); t.Text("kind") {
 	case "resnet":
 		c.Trunk = ResNetConfig{Stem: t.Int("stem"), Basic: t.Has("basic") && t.Bool("basic"), Early: t.Bool("early"), Widths: four(t, "widths"), Depths: four(t, "depths")}
 	case "swin":
 		c.Trunk = SwinConfig{Window: t.Int("window"), Widths: four(t, "widths"), Depths: four(t, "depths"), Heads: four(t, "heads"), FFN: four(t, "ffn")}
+	case "convnext":
+		c.Trunk = ConvNeXtConfig{Widths: four(t, "widths"), Depths: four(t, "depths")}
 	default:
 		t.Fail("kind", "is not one that this version can build; fetch weights and program of the same version")
 	}
@@ -371,7 +436,7 @@ func readBaseConfig(m *weights.Manifest) (BaseConfig, error) {
 		c.Short, c.Long = p.Int("short"), p.Int("long")
 	}
 	switch m.Arch {
-	case Mask2Former:
+	case Mask2Former, FCCLIP:
 		d := f.Fields("pixels")
 		c.Pixels = DeformableConfig{Layers: d.Int("layers"), FFN: d.Int("ffn")}
 	case MaskFormer:
@@ -382,10 +447,22 @@ func readBaseConfig(m *weights.Manifest) (BaseConfig, error) {
 	if f.Has("pmp") {
 		c.PMP, c.Templates = f.Bool("pmp"), f.Texts("templates")
 	}
-	if err := f.Err(); err != nil || !c.PMP {
+	if m.Arch == FCCLIP {
+		c.Templates = f.Texts("templates")
+	}
+	if err := f.Err(); err != nil {
 		return c, err
 	}
-	return c, c.Text.read(m)
+	switch {
+	case m.Arch == FCCLIP:
+		if err := c.Open.read(m); err != nil {
+			return c, err
+		}
+		return c, c.Text.readCLIP(m)
+	case c.PMP:
+		return c, c.Text.read(m)
+	}
+	return c, nil
 }
 
 // four reads a number for each stage of an image encoder.

@@ -32,6 +32,9 @@ type TextConfig struct {
 	Width, Heads, FFN, Layers int
 	Vocab, Rank               int // word embeddings are Vocab×Rank times Rank×Width
 	MaxTokens                 int
+	Embedding                 int  // width of what becomes of a text
+	CLIP                      bool // it is CLIP's: a token sees those before it, and the last one counts
+	QuickGelu                 bool
 }
 
 // Presence maps what the network says of a prompt to the score that a

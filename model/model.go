@@ -19,13 +19,13 @@ type Model struct {
 
 	word      func(id int, dst []float32) // a row of wordTable
 	device    kernel.Device
-	tokenizer *token.Tokenizer
+	tokenizer tokenizer
 
 	trunk   trunk
 	pixel   pixelDecoder
 	decoder decoder
 	second  secondStage
-	text    textEncoder
+	text    textReader
 
 	tau float32
 
@@ -75,16 +75,32 @@ func (m *Model) layOut(l *loader) {
 }
 
 // readsWith prepares what the host does with words.
-func (m *Model) readsWith(vocabulary []byte, source Source) (err error) {
-	if m.tokenizer, err = token.New(vocabulary); err != nil {
+func (m *Model) readsWith(vocabulary []byte, source Source) error {
+	t, err := token.New(vocabulary)
+	if err != nil {
 		return err
 	}
-	if m.tokenizer.Len() > m.Config.Text.Vocab {
+	if t.Len() > m.Config.Text.Vocab {
 		return ErrConfig // it would name rows that word_u does not have
 	}
-	m.phrases = map[string]*phrase{}
-	m.word = func(id int, dst []float32) { source.ReadRow(wordTable, id, dst) }
+	m.reads(t, source)
 	return nil
+}
+
+func (m *Model) reads(t tokenizer, source Source) {
+	m.tokenizer, m.phrases = t, map[string]*phrase{}
+	m.word = func(id int, dst []float32) { source.ReadRow(wordTable, id, dst) }
+}
+
+// tokenizer turns texts into numbers of pieces, at most most of them. The last one
+// ends the text.
+type tokenizer interface {
+	Encode(text string, most int) []int32
+}
+
+// textReader embeds texts: a unit vector for each.
+type textReader interface {
+	run(g graph, in textInput, dst kernel.View)
 }
 
 // ErrConfig says that a manifest describes a network that cannot be built.
@@ -109,7 +125,7 @@ func (c Config) sensible() bool {
 func (c TextConfig) sensible() bool {
 	return within(c.Width, 16, 4096) && c.Width%8 == 0 && within(c.Heads, 1, 64) && c.Width%c.Heads == 0 && c.Width/c.Heads%8 == 0 &&
 		within(c.FFN, 8, kernel.MaxK8) && c.FFN%8 == 0 && within(c.Layers, 1, 48) &&
-		within(c.Vocab, 1, 1<<20) && within(c.Rank, 8, 4096) && c.Rank%8 == 0 && within(c.MaxTokens, 4, 512)
+		within(c.Vocab, 1, 1<<20) && multiple(c.Rank, 8, 4096, 8) && multiple(c.Embedding, 8, 4096, 8) && within(c.MaxTokens, 4, 512)
 }
 
 func within(n, low, high int) bool { return low <= n && n <= high }

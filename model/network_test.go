@@ -229,7 +229,7 @@ func TestTextEncoder(t *testing.T) {
 			}
 			text := string(f.bytes(t, name+"bytes"))
 			var ids []float32
-			for _, id := range m.tokenizer.Encode(text, m.text.c.MaxTokens) {
+			for _, id := range m.tokenizer.Encode(text, m.Config.Text.MaxTokens) {
 				ids = append(ids, float32(id))
 			}
 			if want := f.floats(t, name+"ids"); !slices.Equal(ids, want) {

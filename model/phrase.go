@@ -60,9 +60,9 @@ func textRows(maxTokens int) []int {
 func (m *Model) newPhraseEncoder() (*phraseEncoder, error) {
 	p := &kernel.Program{}
 	g := newGraph(p)
-	c := m.text.c
+	c := m.Config.Text
 	sizes := textRows(c.MaxTokens)
-	e := &phraseEncoder{out: p.Keep(texts(slices.Max(sizes)) * c.Width)}
+	e := &phraseEncoder{out: p.Keep(texts(slices.Max(sizes)) * c.Embedding)}
 	for _, n := range sizes {
 		in := textInput{rows: n, stage: p.Stage()}
 		in.words, in.place = p.ScratchInput(4*n*c.Rank), p.ScratchInput(4*n*c.MaxTokens)
@@ -85,7 +85,7 @@ func (m *Model) recordDescriptions(g graph, e *phraseEncoder) {
 	e.rows, e.likeness = g.Keep(most*trunkFeatures), g.Keep(most*m.second.columns())
 	for _, n := range described {
 		d := description{phrases: n, run: g.Stage()}
-		d.in = g.ScratchInput(4 * n * m.text.c.Width)
+		d.in = g.ScratchInput(4 * n * m.Config.Text.Embedding)
 		m.second.describe(g, d.in, e.rows, e.likeness, n)
 		e.describe = append(e.describe, d)
 	}
@@ -101,7 +101,7 @@ func (m *Model) embed(texts []string) ([]*phrase, error) {
 			continue
 		}
 		if fresh[text] == nil {
-			fresh[text] = &phrase{embedding: make([]float32, m.text.c.Width)}
+			fresh[text] = &phrase{embedding: make([]float32, m.Config.Text.Embedding)}
 			names = append(names, text)
 		}
 		known[i] = fresh[text]
@@ -147,7 +147,7 @@ func (m *Model) embed(texts []string) ([]*phrase, error) {
 // encodeTexts runs the text encoder and calls each with every text's
 // embedding, which is only good during the call.
 func (m *Model) encodeTexts(list []string, each func(i int, e []float32)) error {
-	c, s := m.text.c, m.encoder.session
+	c, s := m.Config.Text, m.encoder.session
 	largest := m.encoder.inputs[len(m.encoder.inputs)-1].rows
 	for first := 0; first < len(list); {
 		// As many texts as fit.
@@ -171,14 +171,23 @@ func (m *Model) encodeTexts(list []string, each func(i int, e []float32)) error 
 			for j, id := range ids {
 				m.word(int(id), words[(row+j)*c.Rank:(row+j+1)*c.Rank])
 				place[(row+j)*c.MaxTokens+j] = 1
-				mean[i*in.rows+row+j] = 1 / float32(len(ids))
-				for k := range ids {
+				seen := len(ids)
+				if c.CLIP {
+					seen = j + 1
+				} else {
+					mean[i*in.rows+row+j] = 1 / float32(len(ids))
+				}
+				for k := range seen {
 					mask[(row+j)*in.rows+row+k] = 1
 				}
 			}
+			if c.CLIP {
+				// A text may hold several ends; the first one counts.
+				mean[i*in.rows+row+slices.Index(ids, ids[len(ids)-1])] = 1
+			}
 			row += len(ids)
 		}
-		out := make([]float32, len(tokens)*c.Width)
+		out := make([]float32, len(tokens)*c.Embedding)
 		for _, x := range []struct {
 			view kernel.View
 			data []float32
@@ -194,7 +203,7 @@ func (m *Model) encodeTexts(list []string, each func(i int, e []float32)) error 
 			return err
 		}
 		for i := range tokens {
-			each(first+i, out[i*c.Width:(i+1)*c.Width])
+			each(first+i, out[i*c.Embedding:(i+1)*c.Embedding])
 		}
 		first += len(tokens)
 	}
@@ -208,7 +217,7 @@ func (m *Model) describe(phrases []*phrase) error {
 		some := phrases[:min(len(phrases), described[len(described)-1])]
 		phrases = phrases[len(some):]
 		d := e.describe[slices.IndexFunc(e.describe, func(d description) bool { return d.phrases >= len(some) })]
-		in := make([]float32, 0, d.phrases*m.text.c.Width)
+		in := make([]float32, 0, d.phrases*m.Config.Text.Embedding)
 		for _, p := range some {
 			in = append(in, p.embedding...)
 		}

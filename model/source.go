@@ -103,7 +103,9 @@ func (c *TextConfig) read(m *weights.Manifest) error {
 	if err := sides(m, wordTable, &c.Vocab, &c.Rank); err != nil {
 		return err
 	}
-	return sides(m, "text.layers.0.linear1.weight", &c.FFN, &c.Width)
+	err := sides(m, "text.layers.0.linear1.weight", &c.FFN, &c.Width)
+	c.Embedding = c.Width
+	return err
 }
 
 // sides are the two of a matrix.

@@ -53,8 +53,8 @@ func (l *loader) textEncoder(c TextConfig) textEncoder {
 type textInput struct {
 	words kernel.View // rows×Rank of the first factor, zero if unused
 	place kernel.View // rows×MaxTokens: 1 at a token's place in its text, 0 elsewhere
-	mask  kernel.View // rows×rows: 1 between tokens of one text, -1 elsewhere
-	mean  kernel.View // texts×rows: 1 over a text's number of tokens at its tokens, 0 elsewhere
+	mask  kernel.View // rows×rows: 1 between tokens of one text, -1 elsewhere, and with CLIP at those that follow
+	mean  kernel.View // texts×rows: 1 over a text's number of tokens at its tokens, 0 elsewhere; CLIP: 1 at its end
 	rows  int
 	stage int
 }

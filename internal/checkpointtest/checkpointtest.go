@@ -68,7 +68,9 @@ func Spread(name string, shape []int) (middle, width float64) {
 		return 0, 0.2
 	case len(shape) == 1:
 		return 1, 0.3
-	case slices.Contains(part, "level_embed") || before == "queries_embedder" || before == "queries_features":
+	case last == "logit_scale":
+		return math.Log(1 / 0.07), 0.2
+	case slices.Contains(part, "level_embed") || slices.Contains([]string{"queries_embedder", "queries_features", "query_embed", "query_feat"}, before):
 		return 0, math.Sqrt(3)
 	case len(shape) == 4:
 		return 0, math.Sqrt(3 * 2 / float64(fan))

@@ -96,7 +96,7 @@ func (o Options) precision(m *weights.Manifest) (model.Precision, error) {
 // Build makes the network that a manifest describes.
 func Build(m *weights.Manifest, device kernel.Device, precision model.Precision) (*model.Model, error) {
 	switch m.Arch {
-	case model.Mask2Former, model.MaskFormer:
+	case model.Mask2Former, model.MaskFormer, model.FCCLIP:
 		return model.LoadBase(m, device, precision)
 	}
 	return model.Load(m, device, precision)

@@ -59,7 +59,9 @@ def spread(name, shape):
         return 0.0, 0.2
     if len(shape) == 1:                               # norms
         return 1.0, 0.3
-    if "level_embed" in part or part[-2] in ("queries_embedder", "queries_features"):
+    if part[-1] == "logit_scale":
+        return math.log(1 / 0.07), 0.2
+    if "level_embed" in part or part[-2] in ("queries_embedder", "queries_features", "query_embed", "query_feat"):
         return 0.0, math.sqrt(3)
     gain = 2.0 if len(shape) == 4 else 1.0            # of the variance; ReLU takes half
     return 0.0, math.sqrt(3 * gain / math.prod(shape[1:]))
@@ -132,16 +134,17 @@ def run(name, model):
                 print(key, v[0], "rms", round(float(v[1] / math.sqrt(v[0])), 3))
 
 
-for name, make in {
-    "mask2former": lambda: mask2former(ResNetConfig(**RESNET)),
-    "maskformer": lambda: maskformer(ResNetConfig(**RESNET, downsample_in_bottleneck=True)),
-    "maskformer-basic": lambda: maskformer(ResNetConfig(**RESNET, layer_type="basic")),
-    # Windows of four fill the finer maps and not the coarser ones; those of seven fill none.
-    "mask2former-swin": lambda: mask2former(SwinConfig(**SWIN, window_size=4, mlp_ratio=2.0)),
-    "maskformer-swin": lambda: maskformer(SwinConfig(**SWIN, window_size=7)),
-}.items():
-    if sys.argv[1:] in ([], [name]):
-        fixture.clear()
-        run(name, load(name, make))
-        save_file(fixture, HERE / f"{name}.safetensors")
-        print("bytes", (HERE / f"{name}.safetensors").stat().st_size, "tensors", len(fixture))
+if __name__ == "__main__":
+    for name, make in {
+        "mask2former": lambda: mask2former(ResNetConfig(**RESNET)),
+        "maskformer": lambda: maskformer(ResNetConfig(**RESNET, downsample_in_bottleneck=True)),
+        "maskformer-basic": lambda: maskformer(ResNetConfig(**RESNET, layer_type="basic")),
+        # Windows of four fill the finer maps and not the coarser ones; those of seven fill none.
+        "mask2former-swin": lambda: mask2former(SwinConfig(**SWIN, window_size=4, mlp_ratio=2.0)),
+        "maskformer-swin": lambda: maskformer(SwinConfig(**SWIN, window_size=7)),
+    }.items():
+        if sys.argv[1:] in ([], [name]):
+            fixture.clear()
+            run(name, load(name, make))
+            save_file(fixture, HERE / f"{name}.safetensors")
+            print("bytes", (HERE / f"{name}.safetensors").stat().st_size, "tensors", len(fixture))

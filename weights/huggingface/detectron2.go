@@ -16,6 +16,13 @@ import (
 	"github.com/pmp-seg/pmp/weights/quantize"
 )
 
+// Beside is what lies beside a checkpoint of detectron2.
+type Beside struct {
+	Names    []string // of the classes; FC-CLIP's of those that it was trained on
+	Settings []byte   // JSON of Settings, or nil
+	Merges   []byte   // of CLIP's tokenizer, for FC-CLIP
+}
+
 // Settings are what the tensors of a detectron2 checkpoint do not tell. Numbers are
 // as detectron2's own configurations have them: pixels go from 0 to 255.
 type Settings struct {
@@ -25,6 +32,12 @@ type Settings struct {
 	Long  int        `json:"long"`
 	Heads int        `json:"heads"`         // of MaskFormer; Mask2Former's tensors tell
 	Early bool       `json:"stride_in_1x1"` // where a block of the ResNet takes its stride
+
+	// FC-CLIP
+	Alpha     float64 `json:"alpha"`
+	Beta      float64 `json:"beta"`
+	TextHeads int     `json:"text_heads"` // 0: one for each 64 channels, as CLIP has them
+	QuickGelu bool    `json:"quick_gelu"`
 }
 
 // detectron2Files are the endings of files that detectron2 writes.
@@ -60,7 +73,8 @@ func beside(path, ending string) string {
 }
 
 // readDetectron2 reads a checkpoint, the names of its classes from the .txt of the
-// same name beside it, a line each, and Settings from the .json, if there is one.
+// same name beside it, a line each, Settings from the .json, if there is one, and
+// merges.txt.
 func readDetectron2(path string) (*quantize.Source, Report, error) {
 	names, err := os.ReadFile(beside(path, ".txt"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -69,55 +83,81 @@ func readDetectron2(path string) (*quantize.Source, Report, error) {
 	if err != nil {
 		return nil, Report{}, err
 	}
-	settings, err := os.ReadFile(beside(path, ".json"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, Report{}, err
+	with := Beside{Names: lines(names)}
+	for name, to := range map[string]*[]byte{beside(path, ".json"): &with.Settings, filepath.Join(filepath.Dir(path), "merges.txt"): &with.Merges} {
+		if *to, err = os.ReadFile(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, Report{}, err
+		}
 	}
 	tensors, others, err := read(path)
 	if err != nil {
 		return nil, Report{}, err
 	}
-	source, report, err := ConvertDetectron2(lines(names), settings, tensors, others)
+	source, report, err := ConvertDetectron2(with, tensors, others)
 	if err != nil {
 		err = fmt.Errorf("%s: %w", path, err)
 	}
 	return source, report, err
 }
 
-// lines are those of a text without the spaces at their ends.
-func lines(text []byte) []string {
-	all := strings.Split(strings.TrimSpace(string(text)), "\n")
-	for i, line := range all {
-		all[i] = strings.TrimSpace(line)
+// lines are those of a text without the spaces at their ends. Lists of names with
+// synonyms are also common with numbers before the names, from 1 on, and one for what
+// is no class.
+func lines(text []byte) (all []string) {
+	for _, line := range strings.Split(strings.TrimSpace(string(text)), "\n") {
+		line = numbered.ReplaceAllString(strings.TrimSpace(line), "")
+		if line != "invalid_class_id" {
+			all = append(all, line)
+		}
 	}
 	return all
 }
 
-func readSettings(data []byte) (Settings, error) {
-	s := Settings{Mean: [3]float64{123.675, 116.28, 103.53}, Std: [3]float64{58.395, 57.12, 57.375}, Short: 800, Long: 1333, Heads: 8}
+var numbered = regexp.MustCompile(`^\d+:`)
+
+func readSettings(data []byte, s Settings) (Settings, error) {
+	s.Short, s.Long, s.Heads, s.Alpha, s.Beta = 800, 1333, 8, 0.4, 0.8
 	if data == nil {
 		return s, nil
 	}
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
-	err := d.Decode(&s)
-	return s, err
+	if err := d.Decode(&s); err != nil {
+		return s, fmt.Errorf("the settings in its .json: %w", err)
+	}
+	return s, nil
+}
+
+// picture is the manifest's part about pictures.
+func (s Settings) picture() picture {
+	p := picture{Short: s.Short, Long: s.Long}
+	for i := range p.Mean {
+		p.Mean[i], p.Std[i] = math.Round(s.Mean[i]/255*1e9)/1e9, math.Round(s.Std[i]/255*1e9)/1e9
+	}
+	return p
 }
 
 // ConvertDetectron2 makes weights of the tensors of a Mask2Former or a MaskFormer on
-// a ResNet as detectron2 saves them; settings may be nil.
-func ConvertDetectron2(labels []string, settings []byte, tensors []quantize.Tensor, others []string) (*quantize.Source, Report, error) {
-	s, err := readSettings(settings)
-	if err != nil {
-		return nil, Report{}, fmt.Errorf("the settings in its .json: %w", err)
-	}
+// a ResNet, or an FC-CLIP on a ConvNeXt, as detectron2 saves them.
+func ConvertDetectron2(with Beside, tensors []quantize.Tensor, others []string) (*quantize.Source, Report, error) {
 	x, err := newConverter(tensors)
 	if err != nil {
 		return nil, Report{}, err
 	}
 	n := newDetectron2Names(x.from)
+	if n.has(clipTrunk) {
+		return x.fcclip(n, with, others)
+	}
+	labels := with.Names
+	s, err := readSettings(with.Settings, Settings{Mean: [3]float64{123.675, 116.28, 103.53}, Std: [3]float64{58.395, 57.12, 57.375}})
+	if err != nil {
+		return nil, Report{}, err
+	}
 	c, err := n.config(x, s)
 	if err != nil {
+		return nil, Report{}, err
+	}
+	if err := n.resnet(x, c, s); err != nil {
 		return nil, Report{}, err
 	}
 	if classes := x.size(n, "class_predictor.bias", 0) - 1; classes >= 0 && classes != len(labels) {
@@ -128,12 +168,8 @@ func ConvertDetectron2(labels []string, settings []byte, tensors []quantize.Tens
 			return nil, Report{}, fmt.Errorf("line %d of its .txt is empty", i+1)
 		}
 	}
-	pixels := picture{Short: s.Short, Long: s.Long}
-	for i := range pixels.Mean {
-		pixels.Mean[i], pixels.Std[i] = math.Round(s.Mean[i]/255*1e9)/1e9, math.Round(s.Std[i]/255*1e9)/1e9
-	}
 	x.alias = n.of
-	source, report, err := x.source(c, labels, pixels, others)
+	source, report, err := x.source(c, labels, s.picture(), others)
 	if err == nil {
 		source.Parts[0].Source = "a checkpoint of detectron2"
 	}
@@ -151,39 +187,42 @@ func (x *converter) size(n detectron2Names, name string, side int) int {
 	return t.Shape[side]
 }
 
-// config finds out what network the tensors are of.
+// has tells whether there is a tensor whose name begins so.
+func (n detectron2Names) has(prefix string) bool {
+	for name := range n.from {
+		if strings.HasPrefix(n.newer(name), prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// refusal is a reason why a network cannot be imported, if it is true.
+type refusal struct {
+	is  bool
+	why string
+}
+
+func refused(reasons ...refusal) error {
+	for _, r := range reasons {
+		if r.is {
+			return errors.New("this network cannot be imported: " + r.why)
+		}
+	}
+	return nil
+}
+
+// config finds out what mask generator the tensors are of.
 func (n detectron2Names) config(x *converter, s Settings) (*config, error) {
-	const backbone, decoder = pixelLevel + "encoder.", transformer + "decoder.layers."
-	has := func(part string) bool {
-		for name := range n.from {
-			if strings.HasPrefix(n.newer(name), part) {
-				return true
-			}
-		}
-		return false
+	const decoder = transformer + "decoder.layers."
+	err := refused(
+		refusal{!n.has(predictor + n.layers), "it is neither a Mask2Former nor a MaskFormer of detectron2"},
+		refusal{n.has(predictor + "transformer.encoder."), "its transformer has an encoder"},
+	)
+	if err != nil {
+		return nil, err
 	}
-	for _, bad := range []struct {
-		is  bool
-		why string
-	}{
-		{!has(predictor + n.layers), "it is neither a Mask2Former nor a MaskFormer of detectron2"},
-		{!has("backbone.res2."), "its backbone is not a ResNet"},
-		{has("backbone.stem.conv2."), "its ResNet begins with three convolutions, not one of seven by seven"},
-		{!has("backbone.res2.0.conv3."), "its ResNet does not consist of bottlenecks"},
-		{has(predictor + "transformer.encoder."), "its transformer has an encoder"},
-		{has(predictor + "class_embed.layers."), "its classes are embeddings, not a list"},
-	} {
-		if bad.is {
-			return nil, errors.New("this network cannot be imported: " + bad.why)
-		}
-	}
-	b := &resnet{LayerType: "bottleneck"}
-	c := &config{ModelType: n.arch, backbone: b}
-	b.Stem, b.Early = x.size(n, backbone+"embedder.embedder.convolution.weight", 0), s.Early
-	for stage := range 4 {
-		b.Widths = append(b.Widths, x.size(n, fmt.Sprintf("%sencoder.stages.%d.layers.0.layer.2.convolution.weight", backbone, stage), 0))
-		b.Depths = append(b.Depths, n.count(fmt.Sprintf("backbone.res%d.", stage+2)))
-	}
+	c := &config{ModelType: n.arch}
 	c.MaskSize = x.size(n, pixelLevel+"decoder.mask_projection.weight", 0)
 	queries, d := x.size(n, transformer+"queries_embedder.weight", 0), x.size(n, transformer+"queries_embedder.weight", 1)
 	ffn, depth := x.size(n, decoder+"0.fc1.weight", 0), n.count(predictor+n.layers)
@@ -198,6 +237,24 @@ func (n detectron2Names) config(x *converter, s Settings) (*config, error) {
 	c.EncoderFFN = x.size(n, pixelLevel+"decoder.encoder.layers.0.fc1.weight", 0)
 	c.EncoderLayers = n.count(pixelDecoder + "transformer.encoder.layers.")
 	return c, nil
+}
+
+// resnet finds out the backbone's shape.
+func (n detectron2Names) resnet(x *converter, c *config, s Settings) error {
+	const backbone = pixelLevel + "encoder."
+	b := &resnet{LayerType: "bottleneck"}
+	c.backbone = b
+	b.Stem, b.Early = x.size(n, backbone+"embedder.embedder.convolution.weight", 0), s.Early
+	for stage := range 4 {
+		b.Widths = append(b.Widths, x.size(n, fmt.Sprintf("%sencoder.stages.%d.layers.0.layer.2.convolution.weight", backbone, stage), 0))
+		b.Depths = append(b.Depths, n.count(fmt.Sprintf("backbone.res%d.", stage+2)))
+	}
+	return refused(
+		refusal{!n.has("backbone.res2."), "its backbone is not a ResNet"},
+		refusal{n.has("backbone.stem.conv2."), "its ResNet begins with three convolutions, not one of seven by seven"},
+		refusal{!n.has("backbone.res2.0.conv3."), "its ResNet does not consist of bottlenecks"},
+		refusal{n.has(predictor + "class_embed.layers."), "its classes are embeddings, not a list"},
+	)
 }
 
 // detectron2Names tells what a tensor of the transformers library is called in a

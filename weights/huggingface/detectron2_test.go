@@ -167,7 +167,7 @@ func sameSource(t *testing.T, got, want *quantize.Source) {
 func TestDetectron2(t *testing.T) {
 	for _, arch := range []string{"mask2former", "maskformer"} {
 		labels, settings, theirs, want := detectron2(t, arch)
-		got, report, err := ConvertDetectron2(labels, settings, theirs, []string{"backbone.stem.conv1.norm.num_batches_tracked"})
+		got, report, err := ConvertDetectron2(Beside{Names: labels, Settings: settings}, theirs, []string{"backbone.stem.conv1.norm.num_batches_tracked"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -187,7 +187,7 @@ func TestDetectron2(t *testing.T) {
 			x.Name = strings.NewReplacer("sem_seg_head.pixel_decoder.", "sem_seg_head.", "predictor.query_feat", "predictor.static_query").Replace(x.Name)
 			older[i] = x
 		}
-		if got, _, err = ConvertDetectron2(labels, settings, older, nil); err != nil {
+		if got, _, err = ConvertDetectron2(Beside{Names: labels, Settings: settings}, older, nil); err != nil {
 			t.Fatal(err)
 		}
 		sameSource(t, got, want)
@@ -197,7 +197,7 @@ func TestDetectron2(t *testing.T) {
 			if Ignored(x.Name) {
 				continue
 			}
-			_, report, err := ConvertDetectron2(labels, settings, slices.Delete(slices.Clone(theirs), i, i+1), nil)
+			_, report, err := ConvertDetectron2(Beside{Names: labels, Settings: settings}, slices.Delete(slices.Clone(theirs), i, i+1), nil)
 			if err == nil || len(report.Missing) > 0 && !slices.Equal(report.Missing, []string{x.Name}) {
 				t.Errorf("%s without %q: missing %v, %v", arch, x.Name, report.Missing, err)
 			}
@@ -216,7 +216,7 @@ func TestDetectron2Names(t *testing.T) {
 			"sem_seg_head.predictor.transformer.decoder.layers.2.multihead_attn.in_proj_bias", "sem_seg_head.predictor.transformer.decoder.norm.weight", "sem_seg_head.predictor.class_embed.bias"},
 	} {
 		labels, settings, theirs, _ := detectron2(t, arch)
-		_, report, err := ConvertDetectron2(labels, settings, theirs, nil)
+		_, report, err := ConvertDetectron2(Beside{Names: labels, Settings: settings}, theirs, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -251,7 +251,7 @@ func TestDetectron2Refuses(t *testing.T) {
 		{labels, string(settings), with("sem_seg_head.predictor.transformer.encoder.layers.0.linear1.weight"), "encoder"},
 		{labels, string(settings), with(theirs[0].Name), "two of the files"},
 	} {
-		if _, _, err := ConvertDetectron2(c.labels, []byte(c.settings), c.tensors, nil); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, _, err := ConvertDetectron2(Beside{Names: c.labels, Settings: []byte(c.settings)}, c.tensors, nil); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("got %v, want an error with %q", err, c.want)
 		}
 	}
@@ -261,7 +261,7 @@ func TestDetectron2Refuses(t *testing.T) {
 		}
 		short := slices.Clone(theirs)
 		short[i] = tensor(x.Name, []int{7}, make([]float32, 7)...)
-		if _, _, err := ConvertDetectron2(labels, settings, short, nil); err == nil || !strings.Contains(err.Error(), "shape") {
+		if _, _, err := ConvertDetectron2(Beside{Names: labels, Settings: settings}, short, nil); err == nil || !strings.Contains(err.Error(), "shape") {
 			t.Errorf("a short %s: %v", x.Name, err)
 		}
 	}
@@ -282,9 +282,16 @@ func TestReadDetectron2(t *testing.T) {
 	if _, _, err := Read(path); err == nil || !strings.Contains(err.Error(), "model_final.txt") {
 		t.Errorf("without names: %v", err)
 	}
-	write("model_final.txt", []byte(strings.Join(labels, "\r\n")+"\n"))
+	numbered := "0:invalid_class_id"
+	for i, label := range labels {
+		numbered += fmt.Sprintf("\r\n%d:%s", i+1, label)
+	}
+	write("model_final.txt", []byte(numbered+"\n"))
 	write("model_final.json", settings)
 	for _, at := range []string{path, dir} {
+		if at == dir {
+			write("model_final.txt", []byte(strings.Join(labels, "\n")))
+		}
 		if !Is(at) {
 			t.Fatalf("%s is not seen", at)
 		}

@@ -52,6 +52,9 @@ var ErrGuided = errors.New("this checkpoint comes with prompt guidance that was 
 // Their last projections are zero, so that the network computes what it did, to
 // the last bit, until they are trained.
 func Guide(s *quantize.Source, reader *weights.Manifest) error {
+	if s.Arch == fcclip {
+		return errors.New("prompt guidance cannot be added to an FC-CLIP yet")
+	}
 	var config map[string]any
 	if err := json.Unmarshal(s.Config, &config); err != nil {
 		return err

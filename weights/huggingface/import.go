@@ -161,6 +161,11 @@ func (x *converter) source(c *config, labels []string, pixels picture, others []
 		settings["pixels"] = map[string]any{"width": c.FPNSize}
 	}
 	x.linear("class", "class_predictor")
+	return x.finish(c.ModelType, settings, others)
+}
+
+// finish makes weights of what was taken.
+func (x *converter) finish(arch string, settings map[string]any, others []string) (*quantize.Source, Report, error) {
 	report := x.report(others)
 	if x.err != nil {
 		return nil, report, x.err
@@ -168,8 +173,8 @@ func (x *converter) source(c *config, labels []string, pixels picture, others []
 	if n := len(report.Missing); n > 0 {
 		return nil, report, fmt.Errorf("the checkpoint lacks %d tensors that the network needs, %q first; is a part of the download missing?", n, report.Missing[0])
 	}
-	out := &quantize.Source{Arch: c.ModelType, Tensors: x.tensors,
-		Parts: []weights.Part{{Name: c.ModelType, Source: "a checkpoint of the transformers library", Note: "see there for its licence"}}}
+	out := &quantize.Source{Arch: arch, Tensors: x.tensors,
+		Parts: []weights.Part{{Name: arch, Source: "a checkpoint of the transformers library", Note: "see there for its licence"}}}
 	var err error
 	out.Config, err = json.Marshal(settings)
 	return out, report, err

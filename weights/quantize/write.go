@@ -143,7 +143,7 @@ func (files Files) Write(dir string) error {
 
 // dtype is the type in which a tensor is stored.
 func (s *Source) dtype(t Tensor) weights.DType {
-	if s.Store == "" || s.Store == weights.F16 && largest(t.Data) > largestHalf {
+	if s.Store == "" || s.Store == weights.F16 && (len(t.Data) <= mostFloat32 || largest(t.Data) > largestHalf) {
 		return Precision(t)
 	}
 	return s.Store

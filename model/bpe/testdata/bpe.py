@@ -58,12 +58,19 @@ TEXTS = ["a photo of a cat.", "A Photo Of A CAT!", "", " ", "\t\n  dog \r\n\f\v 
          "<|startoftext|>cat<|endoftext|> dog<|endoftext|>", "<|ENDOFTEXT|> <|StartOfText|>", "!!<|endoftext|", "<|endoftext|>", "</w> cat</w> #version: 0.2", "Ġcat ĠĠ Ā",
          "x" * 500, "cat " * 200, "....,,,;;--__==", "a" + "\u0315" * 70, "$100 50% #tag @home C++ a_b-c/d\\e", "ｆｕｌｌ　ｗｉｄｔｈ ﬁ ǅ ᾼ", "𝒜𝓁𝓁 𐐀𐐨 \U0010ffff", "&amp; &lt;b&gt; &#39;"]
 
-assert all(unicodedata.is_normalized("NFC", t) for t in TEXTS)   # ours does not compose characters
-merges = learn()
-pieces = [*characters().values()]
-pieces += [p + "</w>" for p in pieces] + ["".join(m) for m in merges] + ["<|startoftext|>", "<|endoftext|>"]
-assert len(set(pieces)) == len(pieces)
-tokenizer = CLIPTokenizer(vocab={p: i for i, p in enumerate(pieces)}, merges=merges)
-(Path(__file__).parent / "encode.json").write_text(json.dumps({
-    "merges": "\n".join(["#version: 0.2", *map(" ".join, merges)]) + "\n", "tokens": len(pieces),
-    "cases": [{"text": t, "ids": tokenizer(t, truncation=True, max_length=77)["input_ids"]} for t in TEXTS]}, ensure_ascii=True, indent=0) + "\n")
+
+
+def tokenizer(merges):
+    pieces = [*characters().values()]
+    pieces += [p + "</w>" for p in pieces] + ["".join(m) for m in merges] + ["<|startoftext|>", "<|endoftext|>"]
+    assert len(set(pieces)) == len(pieces)
+    return CLIPTokenizer(vocab={p: i for i, p in enumerate(pieces)}, merges=merges)
+
+
+if __name__ == "__main__":
+    assert all(unicodedata.is_normalized("NFC", t) for t in TEXTS)   # ours does not compose characters
+    merges = learn()
+    clip = tokenizer(merges)
+    (Path(__file__).parent / "encode.json").write_text(json.dumps({
+        "merges": "\n".join(["#version: 0.2", *map(" ".join, merges)]) + "\n", "tokens": len(clip),
+        "cases": [{"text": t, "ids": clip(t, truncation=True, max_length=77)["input_ids"]} for t in TEXTS]}, ensure_ascii=True, indent=0) + "\n")

@@ -1,0 +1,205 @@
+package model
+
+import (
+	"math"
+	"slices"
+
+	"github.com/pmp-seg/pmp/kernel"
+	"github.com/pmp-seg/pmp/model/bpe"
+	"github.com/pmp-seg/pmp/model/token"
+	"github.com/pmp-seg/pmp/weights"
+)
+
+// OpenConfig is what FC-CLIP has in place of a list of labels.
+type OpenConfig struct {
+	// Alpha and Beta are CLIP's share in what a proposal is: for names that the
+	// decoder was trained with, and for others.
+	Alpha, Beta float64
+	Trained     []string // the names, of which each may list several
+	Hidden      int      // width of the middle of CLIP's image head, 0 if it is one layer
+}
+
+// openHead names proposals by CLIP: once by an embedding of the query that was trained
+// on a list of names, once by CLIP's own features under the mask.
+type openHead struct {
+	OpenConfig
+	poolNorm layerNorm // of what lies under a mask in the mask features
+	poolProj linear
+	class    [3]linear
+	clipNorm layerNorm // of what lies under it in the trunk
+	clip     []linear
+	void     []float32 // unit
+	scales   [2]float64
+	trained  map[string]bool
+	e        int
+}
+
+func (l *loader) openHead(c OpenConfig, s decoderShape, trunk int) *openHead {
+	h := &openHead{OpenConfig: c, e: s.e, trained: map[string]bool{}}
+	h.poolNorm, h.poolProj = l.layerNorm("class.pool_norm", s.dm, layerNormEps), l.linear("class.pool_proj", s.dm, s.d)
+	h.class = [3]linear{l.linear("class.mlp.0", s.d, s.d), l.linear("class.mlp.1", s.d, s.d), l.linear("class.mlp.2", s.d, s.e)}
+	h.clipNorm = l.layerNorm("clip.norm", trunk, convNeXtEps)
+	if c.Hidden > 0 {
+		h.clip = append(h.clip, l.linear("clip.head.0", trunk, c.Hidden))
+		trunk = c.Hidden
+	}
+	h.clip = append(h.clip, l.linear("clip.head."+itoa(len(h.clip)), trunk, s.e))
+	h.void = l.numbers("class.void", s.e)
+	normalise(h.void)
+	// Both are learned as logarithms, and 100 is the most.
+	for i, name := range []string{"class.scale", "clip.scale"} {
+		h.scales[i] = min(math.Exp(float64(l.numbers(name, 1)[0])), 100)
+	}
+	for _, names := range c.Trained {
+		for _, name := range token.Phrases(names) {
+			h.trained[name] = true
+		}
+	}
+	return h
+}
+
+// run records what becomes of proposals: two rows of embeddings for each in dst, those
+// of all queries and then those of CLIP. z are the queries behind the decoder.
+func (h *openHead) run(g graph, dst, z, embedding kernel.View, image imageMemory, maps pyramid, f features, s decoderShape) {
+	none := kernel.View{}
+	// A mask is where a logit is above zero. So large, all such logits are 6 behind a
+	// ReLU6, and the sum of a row takes that out again.
+	large := g.Temp(s.q * s.dm)
+	g.Do(kernel.L2Norm{Dst: large, A: embedding, M: s.q, N: s.dm, Scale: 0x1p100})
+	under := func(mask matrix, x grid) kernel.View {
+		w, y := g.times(large, s.q, mask, kernel.ActReLU6), g.Temp(s.q*x.c)
+		g.Do(kernel.L1Norm{Dst: w, A: w, M: s.q, N: mask.n})
+		g.Do(kernel.MatMul{Dst: y, A: w, LDA: mask.n, B: x.View, LDB: x.c, M: s.q, N: x.c, K: x.cells()})
+		return y
+	}
+	seen := g.norm(under(image.mask[4], maps.mask[4]), none, s.q, h.poolNorm)
+	x := g.Temp(s.q * s.d)
+	g.linearTo(x, seen, s.q, h.poolProj, kernel.ActNone, z)
+	x = g.linear(g.linear(x, s.q, h.class[0], kernel.ActReLU), s.q, h.class[1], kernel.ActReLU)
+	g.linearTo(dst, x, s.q, h.class[2], kernel.ActNone, none)
+
+	x = g.norm(under(image.mask[cellSize], f.f32), none, s.q, h.clipNorm)
+	if len(h.clip) > 1 {
+		x = g.linear(x, s.q, h.clip[0], kernel.ActGelu)
+	}
+	g.linearTo(dst.At(s.q*h.e), x, s.q, h.clip[len(h.clip)-1], kernel.ActNone, none)
+}
+
+// probabilities are P of prompts, a row of Q for each, from what run has left.
+func (h *openHead) probabilities(embeddings []float32, names []string, phrases []*phrase, owner []int32, prompts int) []float32 {
+	q := len(embeddings) / (2 * h.e)
+	// A prompt is known if one of its names is; the network has seen those in training.
+	known, p := make([]bool, prompts), make([]float32, prompts*q)
+	for i, name := range names {
+		known[owner[i]] = known[owner[i]] || h.trained[name]
+	}
+	for i := range q {
+		var logits [2][]float64
+		void := 0.0
+		for branch := range logits {
+			x := embeddings[(branch*q+i)*h.e:][:h.e]
+			normalise(x)
+			logits[branch] = slices.Repeat([]float64{math.Inf(-1)}, prompts)
+			for j, ph := range phrases {
+				best := &logits[branch][owner[j]]
+				*best = max(*best, h.scales[branch]*dot(x, ph.embedding))
+			}
+			if branch == 0 {
+				void = h.scales[0] * dot(x, h.void)
+			}
+		}
+		for t, v := range ensemble(logits[0], logits[1], void, known, h.Alpha, h.Beta) {
+			p[t*q+i] = float32(v)
+		}
+	}
+	return p
+}
+
+// ensemble joins what two branches say of some prompts: the geometric mean of their
+// probabilities, in which the second one has a share of alpha for known prompts and of
+// beta for others. Void, which only the first one knows, takes its part of each.
+func ensemble(first, second []float64, void float64, known []bool, alpha, beta float64) []float64 {
+	in, out := logSoftmax(first), logSoftmax(second)
+	joined := make([]float64, len(first))
+	for t := range joined {
+		share := beta
+		if known[t] {
+			share = alpha
+		}
+		joined[t] = (1-share)*in[t] + share*out[t]
+	}
+	joined = logSoftmax(joined)
+	all := logSoftmax(append(slices.Clone(first), void))
+	there := 1 - math.Exp(all[len(first)])
+	// As the network's own code has it, probabilities of zero are not quite zero.
+	const least = 1e-8
+	for t := range joined {
+		joined[t] = (math.Exp(joined[t])*there + least) / (1 + least*float64(len(all)))
+	}
+	return joined
+}
+
+func logSoftmax(x []float64) []float64 {
+	top, sum := slices.Max(x), 0.0
+	for _, v := range x {
+		sum += math.Exp(v - top)
+	}
+	y := make([]float64, len(x))
+	for i, v := range x {
+		y[i] = v - top - math.Log(sum)
+	}
+	return y
+}
+
+func dot(a, b []float32) (s float64) {
+	for i, v := range a {
+		s += float64(v) * float64(b[i])
+	}
+	return s
+}
+
+// readsWithCLIP prepares what the host does with words.
+func (m *Model) readsWithCLIP(merges []byte, source Source) error {
+	t, err := bpe.New(merges, m.Config.Text.Vocab)
+	m.reads(t, source)
+	return err
+}
+
+// read reads what FC-CLIP's manifest says beside the mask generator's part.
+func (c *OpenConfig) read(m *weights.Manifest) error {
+	f := m.Fields()
+	c.Alpha, c.Beta, c.Trained = f.Float("alpha"), f.Float("beta"), m.TrainedNames
+	if err := f.Err(); err != nil {
+		return err
+	}
+	if slices.Contains(m.Names(), "clip.head.1.weight") {
+		t, err := m.Tensor("clip.head.0.weight")
+		if err != nil || len(t.Shape) != 2 {
+			return ErrConfig
+		}
+		c.Hidden = t.Shape[0]
+	}
+	return nil
+}
+
+func (c OpenConfig) sensible() bool {
+	return c.Alpha >= 0 && c.Alpha <= 1 && c.Beta >= 0 && c.Beta <= 1 && (c.Hidden == 0 || multiple(c.Hidden, 8, 1<<14, 8))
+}
+
+// readCLIP reads the shape of CLIP's text encoder.
+func (c *TextConfig) readCLIP(m *weights.Manifest) error {
+	f := m.Fields().Fields("text")
+	*c = TextConfig{CLIP: true, Layers: f.Int("layers"), Heads: f.Int("heads"), QuickGelu: f.Bool("quick_gelu")}
+	if err := f.Err(); err != nil {
+		return err
+	}
+	for _, of := range []struct {
+		name          string
+		rows, columns *int
+	}{{wordTable, &c.Vocab, &c.Rank}, {"text.position", &c.MaxTokens, &c.Rank}, {"text.layers.0.linear1.weight", &c.FFN, &c.Width}, {"text.projection", &c.Embedding, &c.Rank}} {
+		if err := sides(m, of.name, of.rows, of.columns); err != nil {
+			return err
+		}
+	}
+	return nil
+}

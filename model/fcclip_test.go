@@ -1,0 +1,179 @@
+package model
+
+import (
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/pmp-seg/pmp/kernel"
+	"github.com/pmp-seg/pmp/kernel/scalar"
+	"github.com/pmp-seg/pmp/weights/huggingface"
+	"github.com/pmp-seg/pmp/weights/quantize"
+)
+
+// convertFCCLIP imports the fixture's checkpoint.
+func convertFCCLIP(t testing.TB, f fixture) *quantize.Source {
+	t.Helper()
+	tensors, _ := f.checkpoint(t, FCCLIP)
+	source, report, err := huggingface.ConvertDetectron2(huggingface.Beside{
+		Names: strings.Split(string(f.bytes(t, "trained")), "\n"), Merges: f.bytes(t, "merges"),
+		Settings: []byte(`{"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "short": 64, "long": 640, "text_heads": 4}`),
+	}, tensors, nil)
+	must(t, err)
+	if len(report.Unused) > 0 {
+		t.Errorf("nothing takes %q", report.Unused)
+	}
+	return source
+}
+
+// FC-CLIP computes what testdata/fcclip.py has made of the same weights: its text
+// encoder, its image encoder, the embeddings of proposals, and what they are.
+func TestFCCLIP(t *testing.T) {
+	f := readFixture(t, "fcclip.safetensors")
+	prompts := strings.Split(string(f.bytes(t, "prompts")), "\n")
+	for _, d := range devices {
+		t.Run(d.name, func(t *testing.T) {
+			device, err := d.open()
+			must(t, err)
+			m := loadSource(t, convertFCCLIP(t, f), device)
+			b, worst := m.network.(*base), worstErrors{}
+			var names []string
+			for _, prompt := range prompts {
+				for _, name := range strings.Split(prompt, ",") {
+					names = append(names, strings.TrimSpace(name))
+				}
+			}
+			phrases, err := m.embed(names)
+			must(t, err)
+			var text []float32
+			for _, p := range phrases {
+				text = append(text, p.embedding...)
+			}
+			worst.add("text", f.compare(t, "text", text))
+			for picture, size := range basePictures {
+				rgba := testPixels(picture, size.width, size.height)
+				g := newGraph(&kernel.Program{})
+				g.Stage()
+				pixels := g.Input(4 * size.width * size.height)
+				maps := b.trunk.run(g, b.see(g, pixels, size.width, size.height, size.width, size.height))
+				views := map[string]tap{}
+				for stride, x := range map[int]grid{4: maps.f4, 8: maps.f8, 16: maps.f16, 32: maps.f32} {
+					views["f"+itoa(stride)] = tap{x.View, x.cells() * x.c}
+				}
+				taps := newTaps(g.Program, views)
+				g.Plan()
+				s, err := device.Open(g.Program)
+				must(t, err)
+				must(t, s.Write(pixels, rgba))
+				for stage := range taps.stage {
+					must(t, s.Run(stage))
+				}
+				for what, x := range taps.read(t, s) {
+					worst.add(what, f.compare(t, picture+"/"+what, x))
+				}
+				must(t, s.Close())
+
+				p, err := m.NewPicture(size.width, size.height)
+				must(t, err)
+				must(t, p.Write(rgba))
+				must(t, p.Encode())
+				embeddings := make([]float32, 2*b.Queries*b.open.e)
+				must(t, p.session.Read(p.reply.logits, kernel.Bytes(embeddings)))
+				for i, what := range []string{"class embedding", "clip embedding"} {
+					worst.add(what, f.compare(t, picture+"/"+what, embeddings[i*len(embeddings)/2:(i+1)*len(embeddings)/2]))
+				}
+				names, owner, err := split(prompts)
+				must(t, err)
+				worst.add("probabilities", f.compare(t, picture+"/probabilities", b.open.probabilities(embeddings, names, phrases, owner, len(prompts))))
+				worst.add("scores", f.compare(t, picture+"/scores", labelMaps(t, p, prompts)))
+				must(t, p.Close())
+			}
+			worst.log(t)
+		})
+	}
+}
+
+// Two prompts, one query, worked out by hand.
+func TestEnsemble(t *testing.T) {
+	ln := math.Log
+	other := math.Pow(0.25, 0.2) * math.Pow(0.5, 0.8) / (math.Pow(0.75, 0.6) * math.Pow(0.5, 0.4))
+	for _, c := range []struct {
+		about         string
+		first, second []float64 // logits
+		void          float64
+		known         []bool
+		want          []float64
+	}{
+		// Probabilities of 3/4 and 1/4, and 1/2 each: with a share of 0.4 the mean is as 3^0.6 to 1.
+		{"known", []float64{ln(3), 0}, []float64{0, 0}, math.Inf(-1), []bool{true, true}, []float64{math.Pow(3, 0.6) / (1 + math.Pow(3, 0.6)), 1 / (1 + math.Pow(3, 0.6))}},
+		// With 0.8 it is as 3^0.2 to 1.
+		{"new", []float64{ln(3), 0}, []float64{0, 0}, math.Inf(-1), []bool{false, false}, []float64{math.Pow(3, 0.2) / (1 + math.Pow(3, 0.2)), 1 / (1 + math.Pow(3, 0.2))}},
+		// (3/4)^0.6 · (1/2)^0.4 against (1/4)^0.2 · (1/2)^0.8.
+		{"both", []float64{ln(3), 0}, []float64{0, 0}, math.Inf(-1), []bool{true, false}, []float64{1 / (1 + other), other / (1 + other)}},
+		// Void is as likely as both together, so that half is left.
+		{"void", []float64{0, 0}, []float64{ln(9), 0}, ln(2), []bool{false, false}, []float64{0.5 * math.Pow(9, 0.8) / (1 + math.Pow(9, 0.8)), 0.5 / (1 + math.Pow(9, 0.8))}},
+		// A single prompt is all there is beside void.
+		{"single", []float64{ln(3)}, []float64{-7}, 0, []bool{true}, []float64{0.75}},
+		// What is impossible for one branch is so for both, and no prompt gets less than nothing.
+		{"extreme", []float64{0, 2000}, []float64{0, -2000}, 0, []bool{true, true}, []float64{0, 1}},
+	} {
+		got := ensemble(c.first, c.second, c.void, c.known, 0.4, 0.8)
+		if slices.ContainsFunc(got, math.IsNaN) || len(got) != len(c.want) {
+			t.Fatalf("%s: got %v", c.about, got)
+		}
+		for i, want := range c.want {
+			if math.Abs(got[i]-want) > 1e-6 {
+				t.Errorf("%s: got %v, want %v", c.about, got, c.want)
+			}
+		}
+	}
+}
+
+// A name makes a prompt known if it is, letter by letter, among those of training.
+func TestKnownNames(t *testing.T) {
+	h := &openHead{OpenConfig: OpenConfig{Alpha: 0, Beta: 1}, e: 2, void: []float32{-1, 0}, scales: [2]float64{1, 1},
+		trained: map[string]bool{"couch": true, "sofa": true}}
+	// The first branch sees the first axis, the second one the other.
+	embeddings := func() []float32 { return []float32{2, 0, 0, 3} }
+	x, y := &phrase{embedding: []float32{1, 0}}, &phrase{embedding: []float32{0, 1}}
+	for name, known := range map[string]bool{"couch": true, "sofa": true, "Sofa": false, "sofa bed": false, "sof": false} {
+		p := h.probabilities(embeddings(), []string{"red", name, "other"}, []*phrase{y, x, y}, []int32{0, 0, 1}, 2)
+		// The first branch alone says e/(1+e) of the first prompt, which counts if that is
+		// known, and the second one 1/2 of each.
+		if got := p[0] > 1.4*p[1]; got != known {
+			t.Errorf("%q: P is %v, known should be %v", name, p, known)
+		}
+	}
+}
+
+func TestFCCLIPRefuses(t *testing.T) {
+	f := readFixture(t, "fcclip.safetensors")
+	for _, c := range []struct{ old, new string }{
+		{`"alpha":0.4`, `"alpha":1.4`}, {`"beta":0.8`, `"beta":"x"`}, {`"widths":[32,64,96,160]`, `"widths":[32,64,96,161]`}, {`"depths":[1,1,2,1]`, `"depths":[1,1,3,1]`},
+		{`"heads":4,"layers":2`, `"heads":5,"layers":2`}, {`"quick_gelu":false`, `"quick":false`}, {`"queries":20`, `"queries":21`},
+	} {
+		source := convertFCCLIP(t, f)
+		changed := strings.Replace(string(source.Config), c.old, c.new, 1)
+		if changed == string(source.Config) {
+			t.Fatalf("the configuration has no %s: %s", c.old, changed)
+		}
+		source.Config = []byte(changed)
+		files, err := source.Files()
+		must(t, err)
+		manifest, err := files.Open()
+		must(t, err)
+		if _, err := LoadBase(manifest, scalar.New(), Float32); err == nil {
+			t.Errorf("%s instead of %s: no error", c.new, c.old)
+		}
+	}
+	source := convertFCCLIP(t, f)
+	source.Vocabulary = []byte("#version: 0.2\na b\n")
+	files, err := source.Files()
+	must(t, err)
+	manifest, err := files.Open()
+	must(t, err)
+	if _, err := LoadBase(manifest, scalar.New(), Float32); err == nil || !strings.Contains(err.Error(), "merges") {
+		t.Errorf("with another tokenizer: %v", err)
+	}
+}

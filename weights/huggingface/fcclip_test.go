@@ -1,0 +1,90 @@
+package huggingface
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/pmp-seg/pmp/weights/quantize"
+)
+
+var openBeside = Beside{Names: []string{"dog", "sofa, couch"}, Merges: []byte("#version: 0.2\n")}
+
+// What is used is needed, and told by its name.
+func TestFCCLIPReport(t *testing.T) {
+	_, tensors, _ := checkpoint(t, "fcclip")
+	source, report, err := ConvertDetectron2(openBeside, append(tensors, tensor("criterion.empty_weight", []int{1}, 0)), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(report.Used) != len(tensors) || !slices.Equal(report.Unused, []string{"criterion.empty_weight"}) || len(report.Missing) > 0 {
+		t.Errorf("%d of %d are used; unused %v, missing %v", len(report.Used), len(tensors), report.Unused, report.Missing)
+	}
+	if !slices.Equal(source.TrainedNames, openBeside.Names) || string(source.Vocabulary) != string(openBeside.Merges) {
+		t.Errorf("the names are %q, the merges %q", source.TrainedNames, source.Vocabulary)
+	}
+	for i, x := range tensors {
+		_, report, err := ConvertDetectron2(openBeside, slices.Delete(slices.Clone(tensors), i, i+1), nil)
+		switch {
+		case strings.HasSuffix(x.Name, "visual.head.mlp.fc1.bias"): // a layer need not have one
+			if err != nil {
+				t.Errorf("without %q: %v", x.Name, err)
+			}
+		case err == nil || len(report.Missing) > 0 && !slices.Equal(report.Missing, []string{x.Name}):
+			t.Errorf("without %q: missing %v, %v", x.Name, report.Missing, err)
+		}
+	}
+	for _, part := range []string{"blocks.0.mlp.fc2.weight", "blocks.0.mlp.fc2.bias", "text_projection", "in_proj_bias"} {
+		i := slices.IndexFunc(tensors, func(x quantize.Tensor) bool { return strings.HasSuffix(x.Name, part) })
+		short := slices.Clone(tensors)
+		short[i] = tensor(short[i].Name, []int{7}, make([]float32, 7)...)
+		if _, _, err := ConvertDetectron2(openBeside, short, nil); err == nil || !strings.Contains(err.Error(), "shape") {
+			t.Errorf("a short %s: %v", short[i].Name, err)
+		}
+	}
+}
+
+// CLIP's image head may be one layer without a bias.
+func TestFCCLIPSingleHead(t *testing.T) {
+	_, tensors, _ := checkpoint(t, "fcclip")
+	tensors = slices.DeleteFunc(tensors, func(x quantize.Tensor) bool { return strings.Contains(x.Name, "visual.head.mlp") })
+	tensors = append(tensors, tensor(clipHead+"proj.weight", []int{2, 1}, 3, 5))
+	source, _, err := ConvertDetectron2(openBeside, tensors, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string][]float32{}
+	for _, x := range source.Tensors {
+		if strings.HasPrefix(x.Name, "clip.head.") {
+			found[x.Name] = x.Data
+		}
+	}
+	if len(found) != 2 || !slices.Equal(found["clip.head.0.weight"], []float32{3, 5}) || !slices.Equal(found["clip.head.0.bias"], []float32{0, 0}) {
+		t.Errorf("the head is %v", found)
+	}
+}
+
+func TestReadFCCLIP(t *testing.T) {
+	_, tensors, _ := checkpoint(t, "fcclip")
+	dir := t.TempDir()
+	for name, data := range map[string][]byte{"fcclip.pth": file(tensors), "fcclip.txt": []byte("dog\nsofa, couch\n")} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := Read(dir); err == nil || !strings.Contains(err.Error(), "merges.txt") {
+		t.Errorf("without merges: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "merges.txt"), openBeside.Merges, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	source, _, err := Read(dir)
+	if err != nil || source.Arch != fcclip || !slices.Equal(source.TrainedNames, openBeside.Names) {
+		t.Fatal(source, err)
+	}
+	if err := Guide(source, nil); err == nil {
+		t.Error("guidance is added to an FC-CLIP")
+	}
+}
