@@ -187,6 +187,15 @@ def load_base(folder, names, points):
     return base, [number[n] for n in names], missing
 
 
+def load_backbone(base, folder):
+    """Fills the backbone from a folder with a classifier. The norms of a Swin's outputs are not part of one."""
+    backbone = base.model.pixel_level_module.encoder
+    found, info = type(backbone).from_pretrained(folder, config=backbone.config, output_loading_info=True)
+    if missing := sorted(k for k in info["missing_keys"] if "hidden_states_norms" not in k):
+        raise SystemExit(f"{folder} has no backbone for this base: {missing[0]} and {len(missing) - 1} more tensors are missing")
+    backbone.load_state_dict(found.state_dict())
+
+
 def preprocessor(folder, size):
     """How pictures are made ready: as the base's folder says, or in the proportions of the usual 800, 1333 and 1024."""
     file = Path(folder) / "preprocessor_config.json"
@@ -253,6 +262,8 @@ def train(options):
     photos = CocoPanoptic(options.coco, options.split) if options.coco else LabelledPhotos(options.photos)
     torch.manual_seed(options.seed)
     base, label, missing = load_base(options.base, photos.names, options.points)
+    if options.backbone:
+        load_backbone(base, options.backbone)
     reader = Reader(options.reader)
     phrases, numbers = [], []
     for text in base.config.id2label.values():
@@ -324,6 +335,8 @@ def train(options):
 def options(argv=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--base", required=True, help="folder of a Mask2Former or a MaskFormer: config.json, and the tensors if it is trained")
+    p.add_argument("--backbone", help="folder of a classifier whose backbone replaces the base's, for a base that has but a config.json "
+                   "(not for MaskFormer's Swin, which the library names otherwise)")
     where = p.add_mutually_exclusive_group(required=True)
     where.add_argument("--coco", help="folder with annotations/panoptic_SPLIT.json, the PNGs beside it and the photos in SPLIT")
     where.add_argument("--photos", help="the folder of labelled photos that train.py takes")

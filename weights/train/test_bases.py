@@ -17,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+import transformers
 
 import bases
 import segments
@@ -132,6 +133,39 @@ class Network(unittest.TestCase):
             torch.manual_seed(8)
             theirs = model.base(pixel_values=pixels, mask_labels=masks, class_labels=labels).loss
             self.assertLess(abs(ours - theirs), 1e-5 * theirs)
+
+    def test_mixed_precision(self):
+        for name in TINY:
+            model, pixels, text = guided(name)
+            speak(model)
+            kinds = set()
+            model.base.model.pixel_level_module.decoder.mask_projection.register_forward_hook(lambda _, __, x: kinds.add(x.dtype))
+            model.decoder.layers[0].fc1.register_forward_hook(lambda _, __, x: kinds.add(x.dtype)) if model.mask2former else None
+            with torch.no_grad():
+                whole = model(pixels, text)[0][1]
+                self.assertEqual(kinds, {torch.float32})
+                with torch.autocast("cpu", torch.bfloat16):
+                    mixed = model(pixels, text)[0][1]
+            self.assertEqual(kinds, {torch.float32, torch.bfloat16} if model.mask2former else {torch.float32}, name)
+            self.assertLess((mixed.float() - whole).std(), 0.1 * whole.std(), name)
+
+    def test_backbone(self):
+        for name in ("mask2former-resnet", "mask2former-swin"):
+            model, _, _ = guided(name)
+            config = model.base.config.backbone_config
+            kind = transformers.ResNetForImageClassification if config.model_type == "resnet" else transformers.SwinForImageClassification
+            classifier = kind(config)
+            want = {k.partition(".")[2]: v for k, v in classifier.state_dict().items()}
+            with tempfile.TemporaryDirectory() as folder:
+                classifier.save_pretrained(folder)
+                bases.load_backbone(model.base, folder)
+                got = model.base.model.pixel_level_module.encoder.state_dict()
+                same = [k for k, v in got.items() for name in (k, k.partition(".")[2]) if name in want and torch.equal(want[name], v)]
+                self.assertGreater(len(same), 0.85 * len(got), name)
+                transformers.ViTForImageClassification(transformers.ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=1,
+                                                                              intermediate_size=16, image_size=32)).save_pretrained(folder)
+                with self.assertRaisesRegex(SystemExit, "has no backbone"):
+                    bases.load_backbone(model.base, folder)
 
     def test_everything_learns(self):
         for name in TINY:
