@@ -48,7 +48,7 @@ func TestBases(t *testing.T) { python(t, "test_bases.py") }
 
 // What a run exports answers here as it does in PyTorch.
 func TestExport(t *testing.T) {
-	for _, name := range []string{"mask2former-resnet", "maskformer-resnet"} {
+	for _, name := range []string{"mask2former-resnet", "mask2former-swin", "maskformer-resnet", "maskformer-swin"} {
 		dir := t.TempDir()
 		python(t, "test_bases.py", "export", name, dir)
 		imported := filepath.Join(dir, "weights")
