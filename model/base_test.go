@@ -354,7 +354,7 @@ func TestBaseGuidance(t *testing.T) {
 func TestBaseInt8(t *testing.T) {
 	size := basePictures["wide"]
 	rgba := testPixels("wide", size.width, size.height)
-	for _, name := range []string{Mask2Former, MaskFormer} {
+	for _, name := range bases {
 		source := convert(t, readFixture(t, name+".safetensors"), name)
 		files, err := source.Files() // int8 where that does no harm
 		must(t, err)

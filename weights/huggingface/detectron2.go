@@ -138,7 +138,7 @@ func (s Settings) picture() picture {
 }
 
 // ConvertDetectron2 makes weights of the tensors of a Mask2Former or a MaskFormer on
-// a ResNet, or an FC-CLIP on a ConvNeXt, as detectron2 saves them.
+// a ResNet or a Swin Transformer, or an FC-CLIP on a ConvNeXt, as detectron2 saves them.
 func ConvertDetectron2(with Beside, tensors []quantize.Tensor, others []string) (*quantize.Source, Report, error) {
 	x, err := newConverter(tensors)
 	if err != nil {
@@ -157,7 +157,7 @@ func ConvertDetectron2(with Beside, tensors []quantize.Tensor, others []string) 
 	if err != nil {
 		return nil, Report{}, err
 	}
-	if err := n.resnet(x, c, s); err != nil {
+	if err := n.encoder(x, c, s); err != nil {
 		return nil, Report{}, err
 	}
 	if classes := x.size(n, "class_predictor.bias", 0) - 1; classes >= 0 && classes != len(labels) {
@@ -239,22 +239,43 @@ func (n detectron2Names) config(x *converter, s Settings) (*config, error) {
 	return c, nil
 }
 
-// resnet finds out the backbone's shape.
-func (n detectron2Names) resnet(x *converter, c *config, s Settings) error {
-	const backbone = pixelLevel + "encoder."
-	b := &resnet{LayerType: "bottleneck"}
-	c.backbone = b
-	b.Stem, b.Early = x.size(n, backbone+"embedder.embedder.convolution.weight", 0), s.Early
-	for stage := range 4 {
-		b.Widths = append(b.Widths, x.size(n, fmt.Sprintf("%sencoder.stages.%d.layers.0.layer.2.convolution.weight", backbone, stage), 0))
-		b.Depths = append(b.Depths, n.count(fmt.Sprintf("backbone.res%d.", stage+2)))
+// encoder finds out what the image encoder is.
+func (n detectron2Names) encoder(x *converter, c *config, s Settings) error {
+	isSwin := n.has("backbone.patch_embed.")
+	if isSwin {
+		c.backbone = n.swin(x)
+	} else {
+		c.backbone = n.resnet(x, s.Early)
 	}
 	return refused(
-		refusal{!n.has("backbone.res2."), "its backbone is not a ResNet"},
+		refusal{!isSwin && !n.has("backbone.res2."), "its backbone is neither a ResNet nor a Swin Transformer"},
 		refusal{n.has("backbone.stem.conv2."), "its ResNet begins with three convolutions, not one of seven by seven"},
-		refusal{!n.has("backbone.res2.0.conv3."), "its ResNet does not consist of bottlenecks"},
+		refusal{!isSwin && !n.has("backbone.res2.0.conv3."), "its ResNet does not consist of bottlenecks"},
+		refusal{n.has("backbone.absolute_pos_embed"), "its Swin Transformer has absolute positions"},
 		refusal{n.has(predictor + "class_embed.layers."), "its classes are embeddings, not a list"},
 	)
+}
+
+func (n detectron2Names) resnet(x *converter, early bool) backbone {
+	b := &resnet{LayerType: "bottleneck", Stem: x.size(n, imageLevel+"embedder.embedder.convolution.weight", 0), Early: early}
+	for stage := range 4 {
+		b.Widths = append(b.Widths, x.size(n, fmt.Sprintf("%sencoder.stages.%d.layers.0.layer.2.convolution.weight", imageLevel, stage), 0))
+		b.Depths = append(b.Depths, n.count(fmt.Sprintf("backbone.res%d.", stage+2)))
+	}
+	return b
+}
+
+func (n detectron2Names) swin(x *converter) backbone {
+	block := func(stage int) string { return fmt.Sprintf("%sencoder.layers.%d.blocks.0.", imageLevel, stage) }
+	const bias = "attention.self.relative_position_bias_table"
+	b := &swin{Width: x.size(n, imageLevel+"embeddings.norm.weight", 0)}
+	b.Window = (int(math.Sqrt(float64(x.size(n, block(0)+bias, 0)))) + 1) / 2
+	b.Ratio = float64(x.size(n, block(0)+"intermediate.dense.bias", 0)) / float64(max(b.Width, 1))
+	for stage := range 4 {
+		b.Depths = append(b.Depths, n.count(fmt.Sprintf("backbone.layers.%d.blocks.", stage)))
+		b.Heads = append(b.Heads, x.size(n, block(stage)+bias, 1))
+	}
+	return b
 }
 
 // detectron2Names tells what a tensor of the transformers library is called in a
@@ -297,6 +318,10 @@ func newDetectron2Names(from map[string]quantize.Tensor) detectron2Names {
 		transformer + "decoder.mask_predictor.", "", "class_predictor.", predictor + "class_embed.",
 
 		pixelLevel + "encoder.embedder.embedder.", "backbone.stem.conv1.",
+		imageLevel + "embeddings.patch_embeddings.projection.", "backbone.patch_embed.proj.", imageLevel + "embeddings.norm.", "backbone.patch_embed.norm.",
+		imageLevel + "encoder.layers.", "backbone.layers.", "layernorm_before.", "norm1.", "layernorm_after.", "norm2.",
+		"attention.self.", "attn.", "attention.output.dense.", "attn.proj.",
+		"intermediate.dense.", "mlp.fc1.", "output.dense.", "mlp.fc2.",
 		".layer.0.", ".conv1.", ".layer.1.", ".conv2.", ".layer.2.", ".conv3.", "convolution.", "", "normalization.", "norm.",
 
 		pixels + "encoder.layers.", pixelDecoder + "transformer.encoder.layers.",
@@ -306,7 +331,8 @@ func newDetectron2Names(from map[string]quantize.Tensor) detectron2Names {
 		pixels + "mask_projection.", pixelDecoder + "mask_features.",
 	}
 	for stage := range 4 {
-		pairs = append(pairs, fmt.Sprintf("%sencoder.encoder.stages.%d.layers.", pixelLevel, stage), fmt.Sprintf("backbone.res%d.", stage+2))
+		pairs = append(pairs, fmt.Sprintf("%sencoder.encoder.stages.%d.layers.", pixelLevel, stage), fmt.Sprintf("backbone.res%d.", stage+2),
+			fmt.Sprintf("%shidden_states_norms.stage%d.", imageLevel, stage+1), fmt.Sprintf("backbone.norm%d.", stage))
 	}
 	// A convolution and its norm are a Sequential there, and one layer with a norm here.
 	normed := map[string]string{"adapter_1": "adapter_1", "layer_1": "layer_1", "fpn.stem": "layer_4"}
@@ -360,6 +386,11 @@ func (n detectron2Names) of(name string) (theirs string, third int) {
 		}
 		theirs = predictor + strings.Replace(n.parts.Replace(part), "#", found[1], 1)
 	} else {
+		for i, projection := range []string{".query.", ".key.", ".value."} {
+			if strings.Contains(name, "attention.self"+projection) {
+				name, third = strings.Replace(name, projection, ".qkv.", 1), i+1
+			}
+		}
 		theirs = n.renamed.Replace(name)
 	}
 	if _, ok := n.from[theirs]; ok {

@@ -24,6 +24,17 @@ var theirNames = map[string][][2]string{
 		{"model.pixel_level_module.encoder.encoder.stages.#.layers.#.shortcut.normalization.*", "backbone.res#+2.#.shortcut.norm.*"},
 		{"model.pixel_level_module.encoder.encoder.stages.#.layers.#.layer.#.convolution.*", "backbone.res#+2.#.conv#+1.*"},
 		{"model.pixel_level_module.encoder.encoder.stages.#.layers.#.layer.#.normalization.*", "backbone.res#+2.#.conv#+1.norm.*"},
+		{"model.pixel_level_module.encoder.embeddings.patch_embeddings.projection.*", "backbone.patch_embed.proj.*"},
+		{"model.pixel_level_module.encoder.embeddings.norm.*", "backbone.patch_embed.norm.*"},
+		{"model.pixel_level_module.encoder.encoder.layers.#.blocks.#.layernorm_before.*", "backbone.layers.#.blocks.#.norm1.*"},
+		{"model.pixel_level_module.encoder.encoder.layers.#.blocks.#.layernorm_after.*", "backbone.layers.#.blocks.#.norm2.*"},
+		{"model.pixel_level_module.encoder.encoder.layers.#.blocks.#.attn_qkv_*", "backbone.layers.#.blocks.#.attn.qkv.*"},
+		{"model.pixel_level_module.encoder.encoder.layers.#.blocks.#.attention.self.relative_position_bias_table", "backbone.layers.#.blocks.#.attn.relative_position_bias_table"},
+		{"model.pixel_level_module.encoder.encoder.layers.#.blocks.#.attention.output.dense.*", "backbone.layers.#.blocks.#.attn.proj.*"},
+		{"model.pixel_level_module.encoder.encoder.layers.#.blocks.#.intermediate.dense.*", "backbone.layers.#.blocks.#.mlp.fc1.*"},
+		{"model.pixel_level_module.encoder.encoder.layers.#.blocks.#.output.dense.*", "backbone.layers.#.blocks.#.mlp.fc2.*"},
+		{"model.pixel_level_module.encoder.encoder.layers.#.downsample.*", "backbone.layers.#.downsample.*"},
+		{"model.pixel_level_module.encoder.hidden_states_norms.stage#.*", "backbone.norm#-1.*"},
 		{"model.pixel_level_module.decoder.mask_projection.*", "sem_seg_head.pixel_decoder.mask_features.*"},
 		{"model.transformer_module.queries_embedder.*", "sem_seg_head.predictor.query_embed.*"},
 		{"class_predictor.*", "sem_seg_head.predictor.class_embed.*"},
@@ -73,6 +84,7 @@ var theirNames = map[string][][2]string{
 // theirName is what detectron2 calls a tensor.
 func theirName(t *testing.T, arch, name string) string {
 	t.Helper()
+	arch, _, _ = strings.Cut(arch, "-")
 	for _, rule := range slices.Concat(theirNames["both"], theirNames[arch]) {
 		pattern := strings.NewReplacer("#", `(\d)`, `\*`, "(.*)").Replace(regexp.QuoteMeta(rule[0]))
 		found := regexp.MustCompile("^" + pattern + "$").FindStringSubmatch(name)
@@ -89,7 +101,7 @@ func theirName(t *testing.T, arch, name string) string {
 		}
 		for digit := range 4 { // sums of a digit
 			theirs = strings.NewReplacer(fmt.Sprintf("%d+2", digit), fmt.Sprint(digit+2), fmt.Sprintf("%d+1", digit), fmt.Sprint(digit+1),
-				fmt.Sprintf("3-%d", digit), fmt.Sprint(3-digit)).Replace(theirs)
+				fmt.Sprintf("3-%d", digit), fmt.Sprint(3-digit), fmt.Sprintf("norm%d-1", digit+1), fmt.Sprintf("norm%d", digit)).Replace(theirs)
 		}
 		return theirs
 	}
@@ -102,10 +114,17 @@ func theirName(t *testing.T, arch, name string) string {
 func asDetectron2(t *testing.T, arch string, tensors []quantize.Tensor) (theirs []quantize.Tensor) {
 	t.Helper()
 	whole := map[string]int{} // where in theirs
-	parts := strings.NewReplacer(".q_proj.", ".in_proj_", ".k_proj.", ".in_proj_", ".v_proj.", ".in_proj_")
-	for _, order := range []string{".q_proj.", ".k_proj.", ".v_proj.", ""} {
+	parts := strings.NewReplacer(".q_proj.", ".in_proj_", ".k_proj.", ".in_proj_", ".v_proj.", ".in_proj_",
+		"attention.self.query.", "attn_qkv_", "attention.self.key.", "attn_qkv_", "attention.self.value.", "attn_qkv_",
+		// In transformers' MaskFormer, what a Swin Transformer consists of has names of its own.
+		"encoder.model.", "encoder.", "norms.0.", "norms.stage1.", "norms.1.", "norms.stage2.", "norms.2.", "norms.stage3.", "norms.3.", "norms.stage4.")
+	thirds := []string{".q_proj.", ".k_proj.", ".v_proj.", ".self.query.", ".self.key.", ".self.value."}
+	for _, order := range append(thirds, "") {
 		for _, x := range tensors {
-			split := parts.Replace(x.Name) != x.Name
+			split := slices.ContainsFunc(thirds, func(third string) bool { return strings.Contains(x.Name, third) })
+			if strings.Contains(x.Name, ".layernorm.") && strings.HasPrefix(x.Name, imageLevel) {
+				continue // that classifier's
+			}
 			if split != (order != "") || !strings.Contains(x.Name, order) {
 				continue
 			}
@@ -139,7 +158,7 @@ func detectron2(t *testing.T, arch string) (labels []string, settings []byte, th
 	if err != nil {
 		t.Fatal(err)
 	}
-	if arch == "maskformer" {
+	if strings.HasPrefix(arch, "maskformer") {
 		settings = []byte(`{"heads": 4, "stride_in_1x1": true}`)
 	}
 	return labels, settings, asDetectron2(t, arch, tensors), want
@@ -165,7 +184,7 @@ func sameSource(t *testing.T, got, want *quantize.Source) {
 
 // The same weights give the same network, to the last bit, from either library's layout.
 func TestDetectron2(t *testing.T) {
-	for _, arch := range []string{"mask2former", "maskformer"} {
+	for _, arch := range []string{"mask2former", "maskformer", "mask2former-swin", "maskformer-swin"} {
 		labels, settings, theirs, want := detectron2(t, arch)
 		got, report, err := ConvertDetectron2(Beside{Names: labels, Settings: settings}, theirs, []string{"backbone.stem.conv1.norm.num_batches_tracked"})
 		if err != nil {
@@ -214,6 +233,9 @@ func TestDetectron2Names(t *testing.T) {
 			"sem_seg_head.predictor.query_feat.weight", "sem_seg_head.predictor.level_embed.weight", "sem_seg_head.predictor.mask_embed.layers.2.bias"},
 		"maskformer": {"backbone.stem.conv1.norm.running_mean", "sem_seg_head.pixel_decoder.layer_4.weight", "sem_seg_head.pixel_decoder.adapter_3.norm.bias", "sem_seg_head.predictor.input_proj.weight",
 			"sem_seg_head.predictor.transformer.decoder.layers.2.multihead_attn.in_proj_bias", "sem_seg_head.predictor.transformer.decoder.norm.weight", "sem_seg_head.predictor.class_embed.bias"},
+		"mask2former-swin": {"backbone.patch_embed.proj.weight", "backbone.patch_embed.norm.bias", "backbone.layers.2.blocks.1.norm1.weight", "backbone.layers.2.blocks.1.attn.qkv.bias",
+			"backbone.layers.0.blocks.0.attn.relative_position_bias_table", "backbone.layers.0.blocks.1.attn.proj.weight", "backbone.layers.3.blocks.0.mlp.fc2.weight",
+			"backbone.layers.1.downsample.reduction.weight", "backbone.layers.0.downsample.norm.bias", "backbone.norm0.weight", "backbone.norm3.bias"},
 	} {
 		labels, settings, theirs, _ := detectron2(t, arch)
 		_, report, err := ConvertDetectron2(Beside{Names: labels, Settings: settings}, theirs, nil)
@@ -245,7 +267,8 @@ func TestDetectron2Refuses(t *testing.T) {
 		{labels, `{"head": 4}`, theirs, "head"},
 		{labels, `[]`, theirs, ".json"},
 		{labels, string(settings), without("predictor."), "neither"},
-		{labels, string(settings), without("backbone."), "not a ResNet"},
+		{labels, string(settings), without("backbone."), "neither a ResNet"},
+		{labels, string(settings), with("backbone.absolute_pos_embed"), "absolute"},
 		{labels, string(settings), without("conv3."), "bottlenecks"},
 		{labels, string(settings), with("backbone.stem.conv2.weight"), "three convolutions"},
 		{labels, string(settings), with("sem_seg_head.predictor.transformer.encoder.layers.0.linear1.weight"), "encoder"},
