@@ -26,9 +26,6 @@ var basePictures = map[string]struct{ width, height int }{
 	"tall": {64, 160},
 }
 
-// The fixtures that testdata/base.py makes.
-var bases = []string{"mask2former", "maskformer", "mask2former-swin", "maskformer-swin", "maskformer-basic"}
-
 // checkpoint returns the tensors that save_pretrained would write, with numbers
 // that come from their names, and the names of those that are integers.
 func (f fixture) checkpoint(t testing.TB, name string) (tensors []quantize.Tensor, others []string) {
@@ -135,7 +132,7 @@ func baseTaps(t testing.TB, m *Model, width, height int, rgba []byte) map[string
 // The networks of public checkpoints compute what transformers computes, part by
 // part, and as a whole what it makes of a picture.
 func TestBases(t *testing.T) {
-	for _, name := range bases {
+	for _, name := range checkpointtest.Bases(t, "testdata") {
 		f := readFixture(t, name+".safetensors")
 		for _, d := range devices {
 			t.Run(name+"/"+d.name, func(t *testing.T) {
@@ -300,7 +297,7 @@ func TestBaseGuidance(t *testing.T) {
 	reader, err := weights.Load(shipped.FS.ReadFile)
 	must(t, err)
 	prompts := []string{"dog", "potted plant, tree", "sky"}
-	for _, name := range bases {
+	for _, name := range checkpointtest.Bases(t, "testdata") {
 		f := readFixture(t, name+".safetensors")
 		// answer is what a network makes of a picture, with a change to its tensors.
 		answer := func(guided bool, o Options, change func(x quantize.Tensor)) []float32 {
@@ -354,7 +351,7 @@ func TestBaseGuidance(t *testing.T) {
 func TestBaseInt8(t *testing.T) {
 	size := basePictures["wide"]
 	rgba := testPixels("wide", size.width, size.height)
-	for _, name := range bases {
+	for _, name := range checkpointtest.Bases(t, "testdata") {
 		source := convert(t, readFixture(t, name+".safetensors"), name)
 		files, err := source.Files() // int8 where that does no harm
 		must(t, err)

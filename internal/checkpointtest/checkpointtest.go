@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +16,20 @@ import (
 	"github.com/pmp-seg/pmp/weights"
 	"github.com/pmp-seg/pmp/weights/quantize"
 )
+
+// Bases are the names of the fixtures of MaskFormers and Mask2Formers in a folder.
+func Bases(t testing.TB, dir string) (names []string) {
+	t.Helper()
+	const ending = ".safetensors"
+	files, err := filepath.Glob(filepath.Join(dir, "mask*former*"+ending))
+	if err != nil || len(files) == 0 {
+		t.Fatal("no fixtures in "+dir, err)
+	}
+	for _, file := range files {
+		names = append(names, strings.TrimSuffix(filepath.Base(file), ending))
+	}
+	return names
+}
 
 // Read returns config.json and the tensors of a fixture's checkpoint, with random
 // numbers, and the names of those that are integers.

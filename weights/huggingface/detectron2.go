@@ -250,16 +250,18 @@ func (n detectron2Names) encoder(x *converter, c *config, s Settings) error {
 	return refused(
 		refusal{!isSwin && !n.has("backbone.res2."), "its backbone is neither a ResNet nor a Swin Transformer"},
 		refusal{n.has("backbone.stem.conv2."), "its ResNet begins with three convolutions, not one of seven by seven"},
-		refusal{!isSwin && !n.has("backbone.res2.0.conv3."), "its ResNet does not consist of bottlenecks"},
 		refusal{n.has("backbone.absolute_pos_embed"), "its Swin Transformer has absolute positions"},
 		refusal{n.has(predictor + "class_embed.layers."), "its classes are embeddings, not a list"},
 	)
 }
 
 func (n detectron2Names) resnet(x *converter, early bool) backbone {
-	b := &resnet{LayerType: "bottleneck", Stem: x.size(n, imageLevel+"embedder.embedder.convolution.weight", 0), Early: early}
+	b := &resnet{LayerType: "basic", Stem: x.size(n, imageLevel+"embedder.embedder.convolution.weight", 0), Early: early}
+	if n.has("backbone.res2.0.conv3.") {
+		b.LayerType = "bottleneck"
+	}
 	for stage := range 4 {
-		b.Widths = append(b.Widths, x.size(n, fmt.Sprintf("%sencoder.stages.%d.layers.0.layer.2.convolution.weight", imageLevel, stage), 0))
+		b.Widths = append(b.Widths, x.size(n, fmt.Sprintf("%sencoder.stages.%d.layers.0.layer.%d.convolution.weight", imageLevel, stage, len(layers[b.LayerType])-1), 0))
 		b.Depths = append(b.Depths, n.count(fmt.Sprintf("backbone.res%d.", stage+2)))
 	}
 	return b

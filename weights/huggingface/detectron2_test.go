@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pmp-seg/pmp/internal/checkpointtest"
 	"github.com/pmp-seg/pmp/weights/quantize"
 )
 
@@ -159,7 +160,7 @@ func detectron2(t *testing.T, arch string) (labels []string, settings []byte, th
 		t.Fatal(err)
 	}
 	if strings.HasPrefix(arch, "maskformer") {
-		settings = []byte(`{"heads": 4, "stride_in_1x1": true}`)
+		settings = fmt.Appendf(nil, `{"heads": 4, "stride_in_1x1": %t}`, arch == "maskformer")
 	}
 	return labels, settings, asDetectron2(t, arch, tensors), want
 }
@@ -184,7 +185,7 @@ func sameSource(t *testing.T, got, want *quantize.Source) {
 
 // The same weights give the same network, to the last bit, from either library's layout.
 func TestDetectron2(t *testing.T) {
-	for _, arch := range []string{"mask2former", "maskformer", "mask2former-swin", "maskformer-swin"} {
+	for _, arch := range checkpointtest.Bases(t, "../../model/testdata") {
 		labels, settings, theirs, want := detectron2(t, arch)
 		got, report, err := ConvertDetectron2(Beside{Names: labels, Settings: settings}, theirs, []string{"backbone.stem.conv1.norm.num_batches_tracked"})
 		if err != nil {
@@ -269,7 +270,6 @@ func TestDetectron2Refuses(t *testing.T) {
 		{labels, string(settings), without("predictor."), "neither"},
 		{labels, string(settings), without("backbone."), "neither a ResNet"},
 		{labels, string(settings), with("backbone.absolute_pos_embed"), "absolute"},
-		{labels, string(settings), without("conv3."), "bottlenecks"},
 		{labels, string(settings), with("backbone.stem.conv2.weight"), "three convolutions"},
 		{labels, string(settings), with("sem_seg_head.predictor.transformer.encoder.layers.0.linear1.weight"), "encoder"},
 		{labels, string(settings), with(theirs[0].Name), "two of the files"},

@@ -60,7 +60,7 @@ func TestFold(t *testing.T) {
 }
 
 func TestReport(t *testing.T) {
-	for _, name := range []string{"mask2former", "maskformer", "mask2former-swin", "maskformer-swin", "maskformer-basic"} {
+	for _, name := range checkpointtest.Bases(t, "../../model/testdata") {
 		config, entries, others := checkpoint(t, name)
 		_, report, err := Convert(config, nil, entries, others)
 		if err != nil {
