@@ -98,15 +98,15 @@ func readPublic(path string, guided bool, out io.Writer) (*quantize.Source, erro
 	if err != nil {
 		return nil, err
 	}
-	training := 0
+	needless := 0
 	for _, name := range report.Unused {
 		if huggingface.Ignored(name) {
-			training++
+			needless++
 		} else {
 			fmt.Fprintf(out, "unused: %s\n", name)
 		}
 	}
-	fmt.Fprintf(out, "%d tensors are used, %d are not, and %d only training needs\n", len(report.Used), len(report.Unused)-training, training)
+	fmt.Fprintf(out, "%d tensors are used, %d are not, and %d need not be\n", len(report.Used), len(report.Unused)-needless, needless)
 	source.Store = weights.F16
 	if !guided {
 		return source, nil

@@ -14,7 +14,7 @@ import (
 // their networks' names.
 func basesOf(t *testing.T) map[string]quantize.Files {
 	makeBases.Do(func() {
-		for _, arch := range []string{"mask2former", "maskformer"} {
+		for _, arch := range []string{"mask2former", "maskformer", "maskformer-swin"} {
 			config, tensors, others := checkpointtest.Read(t, filepath.Join(root, "model/testdata", arch+".safetensors"))
 			source, _, err := huggingface.Convert(config, []byte(`{"size":{"shortest_edge":64,"longest_edge":640}}`), tensors, others)
 			if err != nil {

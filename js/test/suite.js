@@ -654,7 +654,7 @@ async function checkOverlay(picture) {
 // ---------------------------------------------------------------------------
 // Networks of public checkpoints
 
-for (const arch of ["mask2former", "maskformer"]) {
+for (const arch of ["mask2former", "maskformer", "maskformer-swin"]) {
   test(`a public checkpoint: ${arch}`, () => withOwn({ weights: `/bases/${arch}/`, device: mode === "card" ? "webgpu" : "simd" }, async (seg) => {
     const { device, precision } = seg.report();
     check(device.startsWith(mode === "card" ? "webgpu" : "simd"), device);
