@@ -194,6 +194,7 @@ class Training(unittest.TestCase):
     def test_examples(self):
         photos = segments.CocoPanoptic(self.root / "coco", "train2017")
         self.assertEqual(photos.names, ["dog", "cat", "tree", "sky", "potted plant", "road"])
+        self.assertEqual([len(photos.read(i).classes) for i in range(len(photos))], [3, 2, 2, 2, 3, 2])   # the rest are crowds
         o = bases.options(["--base", "", "--coco", "", "--out", "", "--size", "64", "--absent", "3"])
         label = [5, 4, 3, 2, 1, 0]
         examples = segments.Examples(photos, label, [[10 * l, 10 * l + 1] for l in range(6)], [0, 0, 0], [1, 1, 1], o)
