@@ -674,10 +674,12 @@ for (const precision of ["f32", "int8"]) {
   test(`your own checkpoint in ${precision}`, async () => {
     if (!(await fetch("/bases/own/manifest.json")).ok) throw new Skip("PMP_CHECKPOINT names no folder of weights");
     return withOwn({ weights: "/bases/own/", device: "simd", precision, cache: false }, async (seg) => {
+      const processor = async () => Object.values(await workerThreads()).reduce((a, b) => a + b, 0);
+      const before = await processor();
       const picture = await seg.encode(PNG);
-      await picture.segment(seg.labels.slice(0, 20));
+      await picture.segment(seg.labels?.slice(0, 20) ?? WORDS);
       const { device, threads, memory, weights, times } = seg.report();
-      return { device, threads, memory, weights, times };
+      return { device, threads, memory, weights, times, processor: await processor() - before };
     });
   }, everywhere);
 }
