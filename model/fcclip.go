@@ -62,27 +62,29 @@ func (l *loader) openHead(c OpenConfig, s decoderShape, trunk int) *openHead {
 // of all queries and then those of CLIP. z are the queries behind the decoder.
 func (h *openHead) run(g graph, dst, z, embedding kernel.View, image imageMemory, maps pyramid, f features, s decoderShape) {
 	none := kernel.View{}
-	// A mask is where a logit is above zero. So large, all such logits are 6 behind a
-	// ReLU6, and the sum of a row takes that out again.
-	large := g.Temp(s.q * s.dm)
-	g.Do(kernel.L2Norm{Dst: large, A: embedding, M: s.q, N: s.dm, Scale: 0x1p100})
-	under := func(mask matrix, x grid) kernel.View {
-		w, y := g.times(large, s.q, mask, kernel.ActReLU6), g.Temp(s.q*x.c)
-		g.Do(kernel.L1Norm{Dst: w, A: w, M: s.q, N: mask.n})
-		g.Do(kernel.MatMul{Dst: y, A: w, LDA: mask.n, B: x.View, LDB: x.c, M: s.q, N: x.c, K: x.cells()})
-		return y
-	}
-	seen := g.norm(under(image.mask[4], maps.mask[4]), none, s.q, h.poolNorm)
+	seen := g.norm(g.under(embedding, s.q, image.mask[4], maps.mask[4]), none, s.q, h.poolNorm)
 	x := g.Temp(s.q * s.d)
 	g.linearTo(x, seen, s.q, h.poolProj, kernel.ActNone, z)
 	x = g.linear(g.linear(x, s.q, h.class[0], kernel.ActReLU), s.q, h.class[1], kernel.ActReLU)
 	g.linearTo(dst, x, s.q, h.class[2], kernel.ActNone, none)
 
-	x = g.norm(under(image.mask[cellSize], f.f32), none, s.q, h.clipNorm)
+	x = g.norm(g.under(embedding, s.q, image.mask[cellSize], f.f32), none, s.q, h.clipNorm)
 	if len(h.clip) > 1 {
 		x = g.linear(x, s.q, h.clip[0], kernel.ActGelu)
 	}
 	g.linearTo(dst.At(s.q*h.e), x, s.q, h.clip[len(h.clip)-1], kernel.ActNone, none)
+}
+
+// under is the mean of x in the cells of each of q masks, and zero for a mask without
+// cells. A mask is where a logit is above zero: so large, all such logits are 6 behind
+// a ReLU6, and the sum of a row takes that out again.
+func (g graph) under(embedding kernel.View, q int, mask matrix, x grid) kernel.View {
+	large := g.Temp(q * mask.k)
+	g.Do(kernel.L2Norm{Dst: large, A: embedding, M: q, N: mask.k, Scale: 0x1p100})
+	w, y := g.times(large, q, mask, kernel.ActReLU6), g.Temp(q*x.c)
+	g.Do(kernel.L1Norm{Dst: w, A: w, M: q, N: mask.n})
+	g.Do(kernel.MatMul{Dst: y, A: w, LDA: mask.n, B: x.View, LDB: x.c, M: q, N: x.c, K: x.cells()})
+	return y
 }
 
 // probabilities are P of prompts, a row of Q for each, from what run has left.

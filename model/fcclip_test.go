@@ -94,6 +94,44 @@ func TestFCCLIP(t *testing.T) {
 	}
 }
 
+// What lies under masks, worked out by hand: five cells, of which the first number is
+// what a mask's own is multiplied with, and the cell's features are 1, 10, 100, ….
+func TestUnder(t *testing.T) {
+	const q, k, c, cells = 4, 8, 8, 5
+	for _, d := range devices {
+		device, err := d.open()
+		must(t, err)
+		defer device.Close()
+		g := newGraph(&kernel.Program{})
+		g.Stage()
+		row := func(width int, numbers ...float32) (rows []float32) {
+			for _, x := range numbers {
+				rows = append(append(rows, x), make([]float32, width-1)...)
+			}
+			return rows
+		}
+		x := grid{g.Floats(row(c, 1, 10, 100, 1000, 10000)), 1, cells, c}
+		mask := g.matrix(g.Floats(row(k, 1e-20, -1, 3, 0, -1e-20)), k, cells, true, false)
+		y := g.under(g.Floats(row(k, 1, -5, 1e-9, 0)), q, mask, x)
+		out := g.Keep(q * c)
+		g.Do(kernel.Add{Dst: out, A: y, B: g.Floats(make([]float32, c)), M: q, N: c, MB: 1})
+		g.Plan()
+		must(t, device.Load(&kernel.Constants{}))
+		s, err := device.Open(g.Program)
+		must(t, err)
+		must(t, s.Run(0))
+		got := make([]float32, q*c)
+		must(t, s.Read(out, kernel.Bytes(got)))
+		// Cells 0 and 2; 1 and 4; 0 and 2; none.
+		for i, want := range row(c, 101./2, 10010./2, 101./2, 0) {
+			if math.Abs(float64(got[i]-want)) > 1e-3*math.Abs(float64(want)) {
+				t.Errorf("%s: number %d is %v, want %v", d.name, i, got[i], want)
+			}
+		}
+		must(t, s.Close())
+	}
+}
+
 // Two prompts, one query, worked out by hand.
 func TestEnsemble(t *testing.T) {
 	ln := math.Log
