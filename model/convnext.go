@@ -37,7 +37,7 @@ func (c ConvNeXtConfig) channels() [4]int { return c.Widths }
 func (c ConvNeXtConfig) sensible() bool {
 	ok := true
 	for i, width := range c.Widths {
-		ok = ok && multiple(width, 8, 1<<13, 8) && within(c.Depths[i], 1, 64)
+		ok = ok && multiple(width, 8, kernel.MaxK8/4, 8) && within(c.Depths[i], 1, 64)
 	}
 	return ok
 }
@@ -65,16 +65,15 @@ func (c ConvNeXtConfig) load(l *loader, pixels normalisation) imageEncoder {
 // run encodes a picture whose sides are multiples of 32.
 func (t convNeXt) run(g graph, x grid) features {
 	x = g.patches(x, t.stem)
-	x.View = g.norm(x.View, kernel.View{}, x.cells(), t.norm)
+	x = g.layerNormed(x, t.norm)
 	var maps [len(t.stages)]grid
 	for i, stage := range t.stages {
 		if i > 0 {
-			x.View = g.norm(x.View, kernel.View{}, x.cells(), stage.norm)
-			x = g.patches(x, stage.down)
+			x = g.patches(g.layerNormed(x, stage.norm), stage.down)
 		}
 		for _, b := range stage.blocks {
 			y := g.depthwise(x, b.conv, 1, kernel.ActNone)
-			h := g.linear(g.norm(y.View, kernel.View{}, x.cells(), b.norm), x.cells(), b.ffn.linear1, b.ffn.act)
+			h := g.linear(g.layerNormed(y, b.norm).View, x.cells(), b.ffn.linear1, b.ffn.act)
 			y = g.grid(x.h, x.w, x.c)
 			g.linearTo(y.View, h, x.cells(), b.ffn.linear2, kernel.ActNone, x.View)
 			x = y
@@ -82,12 +81,4 @@ func (t convNeXt) run(g graph, x grid) features {
 		maps[i] = x
 	}
 	return features{f4: maps[0], f8: maps[1], f16: maps[2], f32: maps[3]}
-}
-
-// patches convolves squares that lie side by side.
-func (g graph) patches(x grid, f conv) grid {
-	y := g.grid(x.h/f.size, x.w/f.size, f.out)
-	g.Do(kernel.Conv{Dst: y.View, A: x.View, B: g.Const(f.weight), Bias: g.Const(f.bias),
-		H: y.h, W: y.w, N: f.out, Size: f.size, Stride: f.size, C: f.in, WP: x.w})
-	return y
 }

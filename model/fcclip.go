@@ -185,7 +185,7 @@ func (c *OpenConfig) read(m *weights.Manifest) error {
 }
 
 func (c OpenConfig) sensible() bool {
-	return c.Alpha >= 0 && c.Alpha <= 1 && c.Beta >= 0 && c.Beta <= 1 && (c.Hidden == 0 || multiple(c.Hidden, 8, 1<<14, 8))
+	return c.Alpha >= 0 && c.Alpha <= 1 && c.Beta >= 0 && c.Beta <= 1 && (c.Hidden == 0 || multiple(c.Hidden, 8, kernel.MaxK8, 8))
 }
 
 // readCLIP reads the shape of CLIP's text encoder.

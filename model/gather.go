@@ -44,6 +44,14 @@ func (g graph) conv(x grid, f conv, stride int, act kernel.Act) grid {
 	return y
 }
 
+// patches convolves squares that lie side by side.
+func (g graph) patches(x grid, f conv) grid {
+	y := g.grid(x.h/f.size, x.w/f.size, f.out)
+	g.Do(kernel.Conv{Dst: y.View, A: x.View, B: g.Const(f.weight), Bias: g.Const(f.bias),
+		H: y.h, W: y.w, N: f.out, Size: f.size, Stride: f.size, C: f.in, WP: x.w})
+	return y
+}
+
 // normed is a convolution without a bias, or with one, and a group norm.
 type normed struct {
 	conv

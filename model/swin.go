@@ -100,9 +100,7 @@ func (l *loader) windowBias(name string, size, heads int) kernel.Const {
 func biasRow(size int) int { return roundUp(size*size, 4) }
 
 func (t swin) run(g graph, x grid) features {
-	y := g.grid(x.h/patchSize, x.w/patchSize, t.patch.out)
-	g.Do(kernel.Conv{Dst: y.View, A: x.View, B: g.Const(t.patch.weight), Bias: g.Const(t.patch.bias),
-		H: y.h, W: y.w, N: y.c, Size: patchSize, Stride: patchSize, C: x.c, WP: x.w})
+	y := g.patches(x, t.patch)
 	y = g.layerNormed(y, t.norm)
 	apart := g.apart(t.window)
 	var maps [len(t.stages)]grid
