@@ -356,13 +356,17 @@ func (n detectron2Names) count(prefix string) (parts int) {
 	for name := range n.from {
 		if rest, ok := strings.CutPrefix(n.newer(name), prefix); ok {
 			number, _, _ := strings.Cut(rest, ".")
-			if i, err := strconv.Atoi(number); err == nil {
+			if i, err := strconv.Atoi(number); err == nil && i < mostParts {
 				parts = max(parts, i+1)
 			}
 		}
 	}
 	return parts
 }
+
+// mostParts is more than any network has in a row. A file that claims more would keep
+// whoever lists what is missing busy for ever.
+const mostParts = 1000
 
 // The first versions of both had the pixel decoder's tensors beside the predictor's,
 // and Mask2Former another name for the queries.

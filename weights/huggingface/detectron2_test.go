@@ -278,6 +278,11 @@ func TestDetectron2Refuses(t *testing.T) {
 			t.Errorf("got %v, want an error with %q", err, c.want)
 		}
 	}
+	const far = "backbone.res2.2000000000.conv1.weight"
+	_, report, err := ConvertDetectron2(Beside{Names: labels, Settings: settings}, with(far), nil)
+	if err != nil || !slices.Contains(report.Unused, far) {
+		t.Errorf("a block that is far too many: unused %v, %v", report.Unused, err)
+	}
 	for i, x := range theirs {
 		if !strings.HasSuffix(x.Name, "in_proj_bias") {
 			continue
