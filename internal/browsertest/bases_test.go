@@ -11,16 +11,16 @@ import (
 )
 
 // basesOf are the weights of small public checkpoints with random numbers, by
-// their networks' names.
+// their fixtures' names.
 func basesOf(t *testing.T) map[string]quantize.Files {
 	makeBases.Do(func() {
-		for _, arch := range []string{"mask2former", "maskformer", "maskformer-swin"} {
-			config, tensors, others := checkpointtest.Read(t, filepath.Join(root, "model/testdata", arch+".safetensors"))
+		for _, name := range []string{"mask2former", "maskformer", "maskformer-swin"} {
+			config, tensors, others := checkpointtest.Read(t, filepath.Join(root, "model/testdata", name+".safetensors"))
 			source, _, err := huggingface.Convert(config, []byte(`{"size":{"shortest_edge":64,"longest_edge":640}}`), tensors, others)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if bases[arch], err = source.Files(); err != nil {
+			if bases[name], err = source.Files(); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -43,7 +43,7 @@ import (
 //	/nocard/… /hungcard/… /smallcard/… /realcard/…  the same with other cards, see cards
 //	/mortal/… /full/… /slowdisk/… /nogrow/… /nohash/… /misled/…  a worker that tests can end, and others with troubles, see troubles
 //	/small/NAME the weights as a network for smaller pictures
-//	/bases/ARCH/NAME the weights of a small network of a public checkpoint; those in the folder PMP_CHECKPOINT if ARCH is own
+//	/bases/BASE/NAME the weights of a small public checkpoint; those in the folder PMP_CHECKPOINT if BASE is own
 //	/damage/…   the weights, with one file spoilt, see damage
 //	/heal/… /break/…  says to /damage/… that a file is whole again, that a connection breaks
 //	/threads    the browser's worker threads, see threadsOf
@@ -196,14 +196,14 @@ func (s *testServer) serve(w http.ResponseWriter, r *http.Request) {
 		s.damage(w, r, rest)
 		return
 	case "bases":
-		arch, name, _ := strings.Cut(rest, "/")
-		for _, f := range bases[arch] {
+		base, name, _ := strings.Cut(rest, "/")
+		for _, f := range bases[base] {
 			if f.Name == name {
 				w.Write(f.Data)
 				return
 			}
 		}
-		if dir := os.Getenv("PMP_CHECKPOINT"); arch == "own" && dir != "" {
+		if dir := os.Getenv("PMP_CHECKPOINT"); base == "own" && dir != "" {
 			http.ServeFileFS(w, r, os.DirFS(dir), name)
 			return
 		}

@@ -654,8 +654,8 @@ async function checkOverlay(picture) {
 // ---------------------------------------------------------------------------
 // Networks of public checkpoints
 
-for (const arch of ["mask2former", "maskformer", "maskformer-swin"]) {
-  test(`a public checkpoint: ${arch}`, () => withOwn({ weights: `/bases/${arch}/`, device: mode === "card" ? "webgpu" : "simd" }, async (seg) => {
+for (const base of ["mask2former", "maskformer", "maskformer-swin"]) {
+  test(`a public checkpoint: ${base}`, () => withOwn({ weights: `/bases/${base}/`, device: mode === "card" ? "webgpu" : "simd" }, async (seg) => {
     const { device, precision } = seg.report();
     check(device.startsWith(mode === "card" ? "webgpu" : "simd"), device);
     same(precision, "f32", "precision");
@@ -666,7 +666,7 @@ for (const arch of ["mask2former", "maskformer", "maskformer-swin"]) {
     const answer = await picture.segment(prompts, { threshold: 0.6 });
     const shares = answer.masks.map((m) => m.area / (picture.width * picture.height));
     check(shares.some((s) => s > 0.05 && s < 0.95), `a mask with an edge: ${shares}`);
-    return { photo: "cat.jpg", base: arch, threshold: 0.6, tolerance: 0.999, masks: facts(answer) };
+    return { photo: "cat.jpg", base, threshold: 0.6, tolerance: 0.999, masks: facts(answer) };
   }), [...everywhere, "card"]);
 }
 
