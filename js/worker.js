@@ -375,7 +375,7 @@ async function startEngine(manifest, signal) {
 // Files
 
 /** fetch, with errors that say what to do, and tried again where that helps. */
-async function get(url, { signal, ...options }) {
+async function get(url, { signal, waits = WAITS, ...options }) {
   for (let attempt = 0; ; attempt++) {
     let response, cause;
     try {
@@ -386,11 +386,11 @@ async function get(url, { signal, ...options }) {
       cause = e;
     }
     const hopeless = response && response.status < 500 && response.status !== 429;
-    if (hopeless || attempt >= WAITS.length) {
+    if (hopeless || attempt >= waits.length) {
       const what = response ? `the host answered ${response.status}` : cause.message;
       throw new PMPError("network", `${url} could not be fetched (${what}). Check the connection and that the file is there.`, { cause });
     }
-    await pause(WAITS[attempt], signal);
+    await pause(waits[attempt], signal);
   }
 }
 
@@ -432,14 +432,15 @@ function readManifest({ url, bytes }) {
 /** The manifest comes from the network so that updates are seen, and from the cache when offline. */
 async function getManifest(url, cache, signal) {
   const store = await openCache(cache);
+  const kept = await store?.match(url).catch(() => null);
   try {
-    const response = await get(url, { signal, cache: "no-cache" });
+    // Who has one from an earlier visit does not wait for a network that is not there.
+    const response = await get(url, { signal, cache: "no-cache", ...(kept && { waits: [] }) });
     const bytes = new Uint8Array(await response.arrayBuffer());
     await store?.put(url, new Response(bytes)).catch(() => {});
     return { url, bytes };
   } catch (e) {
-    const kept = e.code === "network" && (await store?.match(url).catch(() => null));
-    if (kept) return { url, bytes: new Uint8Array(await kept.arrayBuffer()) };
+    if (kept && e.code === "network") return { url, bytes: new Uint8Array(await kept.arrayBuffer()) };
     checkAborted(signal);
     throw new PMPError("network", e instanceof PMPError ? `${e.message} ${WHERE}` : `${url} could not be read (${e.message}).`, { cause: e });
   }
