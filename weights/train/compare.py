@@ -2,6 +2,7 @@
 
     python compare.py --runs WORK/compare                              # text on against off
     python compare.py --runs WORK/compare --ablation WORK/no-null      # the text as it is against an ablation of it
+    python compare.py --runs WORK/compare WORK/maskformer              # all pairs of several generators together
 
 Only seeds whose both runs are complete count. Figures are mean ± standard deviation over the seeds (n − 1); "difference" is the
 second kind minus the first of the same seed, and its last entry tells in how many of the seeds the second was the higher one.
@@ -20,7 +21,8 @@ from network import Network
 
 COLUMNS = {"recall50": "recall .5", "recall75": "recall .75", "oracle": "oracle mIoU", "full": "all names, mIoU",
            "present": "present names, mIoU", "single": "single prompt, IoU", "auc": "presence AUC", "auc_single": "AUC, alone"}
-STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}                        # 97.5 % quantile of Student's t, by the number of seeds
+# 97.5 % quantile of Student's t, by the number of pairs
+STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262, 11: 2.228, 12: 2.201}
 PROMPTS = 20                                                               # for which the multiplications are counted
 
 
@@ -35,10 +37,24 @@ def spread(key, values, sign=""):
     return text + (f" ± {shown(key, statistics.stdev(values))}" if len(values) > 1 else "")
 
 
+def interval(values):
+    """Half of the mean's 95 % interval."""
+    n = len(values)
+    return STUDENT[n] * statistics.stdev(values) / n ** 0.5 if n in STUDENT else float("inf")
+
+
 def beyond_zero(values):
     """Whether the 95 % interval of the mean leaves zero out."""
-    n = len(values)
-    return n in STUDENT and abs(statistics.mean(values)) > STUDENT[n] * statistics.stdev(values) / n ** 0.5
+    return abs(statistics.mean(values)) > interval(values)
+
+
+def together(folders):
+    """On minus off in the mean of sets, with its 95 % interval, over the pairs of all folders, and in how many of them on was ahead."""
+    pairs = [(figures(off.parent), figures(on)) for f in folders for off in sorted(f.glob("off-*/figures.json"))
+             if ((on := f / off.parent.name.replace("off", "on")) / "figures.json").exists()]
+    heading("pairs", *COLUMNS.values())
+    gains = {key: [on["mean of sets"][key] - off["mean of sets"][key] for off, on in pairs] for key in COLUMNS}
+    row(len(pairs), *(f"{spread(key, [statistics.mean(g)], '+')} ± {shown(key, interval(g))}, {sum(v > 0 for v in g)}/{len(g)}" for key, g in gains.items()))
 
 
 def heading(*cells):
@@ -74,10 +90,12 @@ def cost(run):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--runs", required=True)
+    p.add_argument("--runs", required=True, nargs="+")
     p.add_argument("--ablation", help="folder of runs whose text differs from that of --runs")
     args = p.parse_args()
-    runs = Path(args.runs)
+    if len(args.runs) > 1:
+        return together([Path(r) for r in args.runs])
+    runs = Path(args.runs[0])
     kinds = {"off": (runs, "off"), "on": (runs, "on")}
     if args.ablation:
         kinds = {"as it is": (runs, "on"), Path(args.ablation).name: (Path(args.ablation), "on")}
