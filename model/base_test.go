@@ -63,11 +63,7 @@ func newTestBase(t testing.TB, f fixture, name string, device kernel.Device) *Mo
 func loadSource(t testing.TB, source *quantize.Source, device kernel.Device) *Model {
 	t.Helper()
 	source.Store = weights.F32
-	files, err := source.Files()
-	must(t, err)
-	manifest, err := files.Open()
-	must(t, err)
-	m, err := LoadBase(manifest, device, Float32)
+	m, err := LoadBase(manifestOf(t, source), device, Float32)
 	must(t, err)
 	t.Cleanup(func() { m.Close() })
 	return m
@@ -256,20 +252,31 @@ func TestBaseRefuses(t *testing.T) {
 		if i >= len(resnet) {
 			name = "mask2former-swin"
 		}
-		source := convert(t, readFixture(t, name+".safetensors"), name)
-		changed := strings.Replace(string(source.Config), c.old, c.new, 1)
-		if changed == string(source.Config) {
-			t.Fatalf("the configuration has no %s", c.old)
-		}
-		source.Config = []byte(changed)
-		files, err := source.Files()
-		must(t, err)
-		manifest, err := files.Open()
-		must(t, err)
-		if _, err := LoadBase(manifest, scalar.New(), Float32); err == nil {
-			t.Errorf("%s instead of %s: no error", c.new, c.old)
-		}
+		refuses(t, convert(t, readFixture(t, name+".safetensors"), name), c.old, c.new)
 	}
+}
+
+// refuses tells whether no network is built once a part of the configuration is another.
+func refuses(t *testing.T, source *quantize.Source, old, new string) {
+	t.Helper()
+	changed := strings.Replace(string(source.Config), old, new, 1)
+	if changed == string(source.Config) {
+		t.Fatalf("the configuration has no %s: %s", old, changed)
+	}
+	source.Config = []byte(changed)
+	if _, err := LoadBase(manifestOf(t, source), scalar.New(), Float32); err == nil {
+		t.Errorf("%s instead of %s: no error", new, old)
+	}
+}
+
+// manifestOf opens what is written of a source.
+func manifestOf(t testing.TB, source *quantize.Source) *weights.Manifest {
+	t.Helper()
+	files, err := source.Files()
+	must(t, err)
+	manifest, err := files.Open()
+	must(t, err)
+	return manifest
 }
 
 // Pictures are encoded at the sizes that transformers chooses.
@@ -346,43 +353,49 @@ func TestBaseGuidance(t *testing.T) {
 	}
 }
 
-// In integers a network computes what it does in float32 up to rounding: some
-// percent of a tensor's root mean square. A mistake would be off by all of it.
 func TestBaseInt8(t *testing.T) {
-	size := basePictures["wide"]
-	rgba := testPixels("wide", size.width, size.height)
 	for _, name := range checkpointtest.Bases(t, "testdata") {
-		source := convert(t, readFixture(t, name+".safetensors"), name)
-		files, err := source.Files() // int8 where that does no harm
+		t.Run(name, func(t *testing.T) {
+			source := convert(t, readFixture(t, name+".safetensors"), name)
+			inIntegers(t, source, func(m *Model, p *Picture, rgba []byte) map[string][]float32 {
+				all := baseTaps(t, m, p.Width, p.Height, rgba)
+				all["class"], all["scores"] = classLogits(t, p), labelMaps(t, p, m.Labels)
+				return all
+			}, map[string]float64{"f4": 0.02, "f32": 0.04, "mask features": 0.04, "class": 0.15, "scores": 0.25})
+		})
+	}
+}
+
+// inIntegers tells whether a network, stored as int8 where that does no harm,
+// computes in integers what it does in float32 up to rounding: some percent of a
+// tensor's root mean square. A mistake would be off by all of it.
+func inIntegers(t *testing.T, source *quantize.Source, tensors func(m *Model, p *Picture, rgba []byte) map[string][]float32, most map[string]float64) {
+	t.Helper()
+	size, manifest := basePictures["wide"], manifestOf(t, source)
+	rgba := testPixels("wide", size.width, size.height)
+	compute := func(precision Precision) map[string][]float32 {
+		device, err := devices[1].open()
 		must(t, err)
-		manifest, err := files.Open()
+		m, err := LoadBase(manifest, device, precision)
 		must(t, err)
-		compute := func(precision Precision) map[string][]float32 {
-			device, err := devices[1].open()
-			must(t, err)
-			m, err := LoadBase(manifest, device, precision)
-			must(t, err)
-			defer m.Close()
-			p, err := m.NewPicture(size.width, size.height)
-			must(t, err)
-			must(t, p.Write(rgba))
-			must(t, p.Encode())
-			all := baseTaps(t, m, size.width, size.height, rgba)
-			all["class"], all["scores"] = classLogits(t, p), labelMaps(t, p, m.Labels)
-			return all
+		defer m.Close()
+		p, err := m.NewPicture(size.width, size.height)
+		must(t, err)
+		must(t, p.Write(rgba))
+		must(t, p.Encode())
+		return tensors(m, p, rgba)
+	}
+	want, got := compute(Float32), compute(Int8)
+	for what, most := range most {
+		var off, all float64
+		for i, x := range want[what] {
+			off += float64(got[what][i]-x) * float64(got[what][i]-x)
+			all += float64(x) * float64(x)
 		}
-		want, got := compute(Float32), compute(Int8)
-		for what, most := range map[string]float64{"f4": 0.02, "f32": 0.04, "mask features": 0.04, "class": 0.15, "scores": 0.25} {
-			var off, all float64
-			for i, x := range want[what] {
-				off += float64(got[what][i]-x) * float64(got[what][i]-x)
-				all += float64(x) * float64(x)
-			}
-			e := math.Sqrt(off / all)
-			t.Logf("%s: %s is off by %.1f %%", name, what, 100*e)
-			if !(1e-4 < e && e < most) {
-				t.Errorf("%s: %s is off by %.4f of its root mean square, want at most %.2f, and not as in float32", name, what, e, most)
-			}
+		e := math.Sqrt(off / all)
+		t.Logf("%s is off by %.1f %%", what, 100*e)
+		if !(1e-4 < e && e < most) {
+			t.Errorf("%s is off by %.4f of its root mean square, want at most %.2f, and not as in float32", what, e, most)
 		}
 	}
 }

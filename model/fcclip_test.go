@@ -191,65 +191,21 @@ func TestFCCLIPRefuses(t *testing.T) {
 		{`"alpha":0.4`, `"alpha":1.4`}, {`"beta":0.8`, `"beta":"x"`}, {`"widths":[32,64,96,160]`, `"widths":[32,64,96,161]`}, {`"depths":[1,1,2,1]`, `"depths":[1,1,3,1]`},
 		{`"heads":4,"layers":2`, `"heads":5,"layers":2`}, {`"quick_gelu":false`, `"quick":false`}, {`"queries":20`, `"queries":21`},
 	} {
-		source := convertFCCLIP(t, f)
-		changed := strings.Replace(string(source.Config), c.old, c.new, 1)
-		if changed == string(source.Config) {
-			t.Fatalf("the configuration has no %s: %s", c.old, changed)
-		}
-		source.Config = []byte(changed)
-		files, err := source.Files()
-		must(t, err)
-		manifest, err := files.Open()
-		must(t, err)
-		if _, err := LoadBase(manifest, scalar.New(), Float32); err == nil {
-			t.Errorf("%s instead of %s: no error", c.new, c.old)
-		}
+		refuses(t, convertFCCLIP(t, f), c.old, c.new)
 	}
 	source := convertFCCLIP(t, f)
 	source.Vocabulary = []byte("#version: 0.2\na b\n")
-	files, err := source.Files()
-	must(t, err)
-	manifest, err := files.Open()
-	must(t, err)
-	if _, err := LoadBase(manifest, scalar.New(), Float32); err == nil || !strings.Contains(err.Error(), "merges") {
+	if _, err := LoadBase(manifestOf(t, source), scalar.New(), Float32); err == nil || !strings.Contains(err.Error(), "merges") {
 		t.Errorf("with another tokenizer: %v", err)
 	}
 }
 
-// In integers it computes the same up to rounding, see TestBaseInt8. CLIP sees six
-// cells here, so that one on the other side of a mask's edge changes much.
+// CLIP sees six cells here, so that one on the other side of a mask's edge changes much.
 func TestFCCLIPInt8(t *testing.T) {
-	f, size := readFixture(t, "fcclip.safetensors"), basePictures["wide"]
-	files, err := convertFCCLIP(t, f).Files() // int8 where that does no harm
-	must(t, err)
-	manifest, err := files.Open()
-	must(t, err)
-	compute := func(precision Precision) map[string][]float32 {
-		device, err := devices[1].open()
-		must(t, err)
-		m, err := LoadBase(manifest, device, precision)
-		must(t, err)
-		defer m.Close()
-		p, err := m.NewPicture(size.width, size.height)
-		must(t, err)
-		must(t, p.Write(testPixels("wide", size.width, size.height)))
-		must(t, p.Encode())
+	inIntegers(t, convertFCCLIP(t, readFixture(t, "fcclip.safetensors")), func(m *Model, p *Picture, _ []byte) map[string][]float32 {
 		b := m.network.(*base)
 		x := make([]float32, 2*b.Queries*b.open.e)
 		must(t, p.session.Read(p.reply.logits, kernel.Bytes(x)))
 		return map[string][]float32{"class": x[:len(x)/2], "clip": x[len(x)/2:], "scores": labelMaps(t, p, []string{"dog", "sofa", "wall"})}
-	}
-	want, got := compute(Float32), compute(Int8)
-	for what, most := range map[string]float64{"class": 0.15, "clip": 0.5, "scores": 0.1} {
-		var off, all float64
-		for i, x := range want[what] {
-			off += float64(got[what][i]-x) * float64(got[what][i]-x)
-			all += float64(x) * float64(x)
-		}
-		e := math.Sqrt(off / all)
-		t.Logf("%s is off by %.1f %%", what, 100*e)
-		if !(1e-4 < e && e < most) {
-			t.Errorf("%s is off by %.4f of its root mean square, want at most %.2f, and not as in float32", what, e, most)
-		}
-	}
+	}, map[string]float64{"class": 0.15, "clip": 0.5, "scores": 0.1})
 }
