@@ -52,7 +52,7 @@ type imageEncoder interface {
 }
 
 // base is a network of a public checkpoint: a mask generator, and a class head
-// that knows a list of names.
+// that knows a list of names, or CLIP.
 type base struct {
 	BaseConfig
 	trunk  imageEncoder
@@ -65,7 +65,8 @@ type base struct {
 }
 
 // LoadBase builds the network of a public checkpoint that "pmp import" has
-// written, on a device. It takes prompts that are among the checkpoint's labels.
+// written, on a device. It takes prompts that are among the checkpoint's labels,
+// or any if CLIP names its proposals.
 // With Int8, products with matrices are computed in integers; convolutions of
 // more than one cell and the class head stay float32.
 func LoadBase(manifest *weights.Manifest, device kernel.Device, precision Precision) (*Model, error) {
@@ -131,19 +132,18 @@ func (l *loader) columns(name string, in, out int) linear {
 
 // sensible is Config.sensible for these.
 func (c BaseConfig) sensible() bool {
-	within := multiple
 	ok := (!c.PMP || c.Text.sensible() && len(c.Templates) > 0) &&
-		within(c.D, 16, 1024, 16) && within(c.DM, 8, 1024, 8) && within(c.Heads, 1, 64, 1) && c.D%c.Heads == 0 && c.D/c.Heads%8 == 0 &&
-		within(c.FFN, 8, kernel.MaxK8, 8) && within(c.Queries, 1, 256, 1) && within(c.Layers, 1, 32, 1) && c.Trunk.sensible()
+		multiple(c.D, 16, 1024, 16) && multiple(c.DM, 8, 1024, 8) && multiple(c.Heads, 1, 64, 1) && c.D%c.Heads == 0 && c.D/c.Heads%8 == 0 &&
+		multiple(c.FFN, 8, kernel.MaxK8, 8) && multiple(c.Queries, 1, 256, 1) && multiple(c.Layers, 1, 32, 1) && c.Trunk.sensible()
 	if c.Arch == FCCLIP {
 		ok = ok && !c.PMP && c.Open.sensible() && c.Text.sensible() && len(c.Templates) > 0
 	} else {
-		ok = ok && within(len(c.Labels), 1, 1<<14, 1)
+		ok = ok && multiple(len(c.Labels), 1, 1<<14, 1)
 	}
 	if c.Arch == MaskFormer {
-		ok = ok && within(c.Pyramid, 4*groups, 1024, 4*groups)
+		ok = ok && multiple(c.Pyramid, 4*groups, 1024, 4*groups)
 	} else {
-		ok = ok && c.D%(4*groups) == 0 && within(c.Pixels.Layers, 1, 32, 1) && within(c.Pixels.FFN, 8, kernel.MaxK8, 8) &&
+		ok = ok && c.D%(4*groups) == 0 && multiple(c.Pixels.Layers, 1, 32, 1) && multiple(c.Pixels.FFN, 8, kernel.MaxK8, 8) &&
 			c.Heads*len(levels)*points%kernel.Panel == 0
 	}
 	for _, s := range c.Std {
@@ -151,9 +151,9 @@ func (c BaseConfig) sensible() bool {
 	}
 	const most = 4096
 	if c.Width == 0 {
-		return ok && within(c.Short, 1, most, 1) && within(c.Long, c.Short, most, 1)
+		return ok && multiple(c.Short, 1, most, 1) && multiple(c.Long, c.Short, most, 1)
 	}
-	return ok && within(c.Width, 1, most, 1) && within(c.Height, 1, most, 1)
+	return ok && multiple(c.Width, 1, most, 1) && multiple(c.Height, 1, most, 1)
 }
 
 // fit is the size that the checkpoint's pictures were resized to: so that the

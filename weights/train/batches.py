@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 import names
-from data import CARRIED, IGNORE, OWN, is_calibration
+from data import CARRIED, IGNORE, NEAR, OWN, is_calibration
 from views import SIZE, Cache
 
 CELLS = SIZE // 4                      # mask cells along a side
@@ -40,7 +40,7 @@ class PhraseTable:
 
     def near_unseen(self, embeddings):
         """Which embeddings [N,embed] are next to an unseen name: they may not serve as absent names, nor as present ones."""
-        return (embeddings @ self.held.T).max(1, initial=-1) >= 0.6
+        return (embeddings @ self.held.T).max(1, initial=-1) >= NEAR
 
     def unseen_in(self, meta):
         """The class numbers of a view that must not be learned."""

@@ -140,7 +140,7 @@ def ask_for_new(data_dir, others, imagenet, new, count=120):
         others.append((pictures[i], imagenet[[i]]))
     for picture, there in others:
         near = (imagenet[new] @ there.T).amax(1) if len(there) else torch.zeros(len(new))
-        asks.append((picture, int(rng.choice([j for j, c in zip(new, near.tolist()) if c < 0.6])), False))
+        asks.append((picture, int(rng.choice([j for j, c in zip(new, near.tolist()) if c < data.NEAR])), False))
     return asks
 
 
@@ -230,7 +230,7 @@ def calibrate(network, embeddings, index, common, imagenet, masked, data_dir, pe
     # Photos of names next to those left out are not asked for either.
     held = embeddings[[index[n] for c in sorted(left_out) for n in classes.names[c]]]
     new = [i for i, share in enumerate(shares.tolist()) if i not in masked and share > (s["alpha"] + s["beta"]) / 2
-           and not (unseen and (held @ imagenet[i]).max() >= 0.6)]
+           and not (unseen and (held @ imagenet[i]).max() >= data.NEAR)]
     there = lambda photo: [index[classes.names[c][0]] for c in np.unique(photo.labels()).tolist() if c in classes.names]
     requests += collect_new(network, imagenet, ask_for_new(data_dir, [(p.picture, embeddings[there(p)]) for p in photos], imagenet, new), common)
     for r in requests:

@@ -38,6 +38,8 @@ CLOTHING_GROUPS = [g.split() for g in ("boots clogs flats heels loafers pumps sa
                                        "pants jeans leggings tights stockings", "glasses sunglasses", "socks stockings tights",
                                        "panties intimate bra swimwear bodysuit", "dress romper skirt",
                                        "accessories bracelet earrings necklace ring watch")]
+# Names whose embeddings have this cosine or more may mean the same thing.
+NEAR = 0.6
 # Names of stuff that runs with --unseen leave out beside splits.json's things. All are in coco/val, and none looks like a name
 # that stays (a river looks like water and sea).
 UNSEEN_STUFF = ("snow", "sand", "mountain", "rug", "curtain", "shelf")
