@@ -3,6 +3,7 @@
     python compare.py --runs WORK/compare                              # text on against off
     python compare.py --runs WORK/compare --ablation WORK/no-null      # the text as it is against an ablation of it
     python compare.py --runs WORK/compare WORK/maskformer              # all pairs of several generators together
+    python compare.py --runs WORK/unseen --names unseen                # of runs with UNSEEN=1: names left out of training, or "seen"
 
 Only seeds whose both runs are complete count. Figures are mean ± standard deviation over the seeds (n − 1); "difference" is the
 second kind minus the first of the same seed, and its last entry tells in how many of the seeds the second was the higher one.
@@ -48,12 +49,12 @@ def beyond_zero(values):
     return abs(statistics.mean(values)) > interval(values)
 
 
-def together(folders):
+def together(folders, names):
     """On minus off in the mean of sets, with its 95 % interval, over the pairs of all folders, and in how many of them on was ahead."""
-    pairs = [(figures(off.parent), figures(on)) for f in folders for off in sorted(f.glob("off-*/figures.json"))
+    pairs = [(figures(off.parent, names), figures(on, names)) for f in folders for off in sorted(f.glob("off-*/figures.json"))
              if ((on := f / off.parent.name.replace("off", "on")) / "figures.json").exists()]
-    heading("pairs", *COLUMNS.values())
-    gains = {key: [on["mean of sets"][key] - off["mean of sets"][key] for off, on in pairs] for key in COLUMNS}
+    gains = {key: [on["mean of sets"][key] - off["mean of sets"][key] for off, on in pairs] for key in pairs[0][0]["mean of sets"]}
+    heading("pairs", *(COLUMNS[key] for key in gains))
     row(len(pairs), *(f"{spread(key, [statistics.mean(g)], '+')} ± {shown(key, interval(g))}, {sum(v > 0 for v in g)}/{len(g)}" for key, g in gains.items()))
 
 
@@ -65,10 +66,13 @@ def row(*cells):
     print("| " + " | ".join(map(str, cells)) + " |")
 
 
-def figures(run):
-    """{set: figures} of a run, and the mean of its sets."""
+def figures(run, names=None):
+    """{set: figures} of a run, and the mean of its sets; with names, those of the "unseen" or of the "seen" ones."""
     found = json.loads((run / "figures.json").read_text())
-    return found | {"mean of sets": {key: statistics.mean(f[key] for f in found.values()) for key in COLUMNS}}
+    if names:
+        found = {name: f[names] for name, f in found.items() if names in f}
+    known = [key for key in COLUMNS if all(key in f for f in found.values())]
+    return found | {"mean of sets": {key: statistics.mean(f[key] for f in found.values()) for key in known}}
 
 
 def cost(run):
@@ -92,29 +96,30 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--runs", required=True, nargs="+")
     p.add_argument("--ablation", help="folder of runs whose text differs from that of --runs")
+    p.add_argument("--names", choices=["unseen", "seen"], help="of runs with UNSEEN=1, only the figures of these names")
     args = p.parse_args()
     if len(args.runs) > 1:
-        return together([Path(r) for r in args.runs])
+        return together([Path(r) for r in args.runs], args.names)
     runs = Path(args.runs[0])
     kinds = {"off": (runs, "off"), "on": (runs, "on")}
     if args.ablation:
         kinds = {"as it is": (runs, "on"), Path(args.ablation).name: (Path(args.ablation), "on")}
     complete = [{f.parent.name.removeprefix(f"{kind}-") for f in folder.glob(f"{kind}-*/figures.json")} for folder, kind in kinds.values()]
     seeds = sorted(complete[0] & complete[1], key=int)
-    found = {label: [figures(folder / f"{kind}-{s}") for s in seeds] for label, (folder, kind) in kinds.items()}
+    found = {label: [figures(folder / f"{kind}-{s}", args.names) for s in seeds] for label, (folder, kind) in kinds.items()}
     first, second = found
-    sets = list(found[first][0])
+    sets, columns = list(found[first][0]), list(found[first][0]["mean of sets"])
 
-    heading("photos", "text", *COLUMNS.values())
+    heading("photos", "text", *map(COLUMNS.get, columns))
     clear = []
     for name in sets:
-        pairs = {key: [[f[name][key] for f in found[label]] for label in found] for key in COLUMNS}
+        pairs = {key: [[f[name][key] for f in found[label]] for label in found] for key in columns}
         row(name, first, *(spread(key, a) for key, (a, _) in pairs.items()))
         row("", second, *(spread(key, b) for key, (_, b) in pairs.items()))
         gains = {key: [y - x for x, y in zip(a, b)] for key, (a, b) in pairs.items()}
         row("", "difference", *(spread(key, g, "+") + f", {sum(v > 0 for v in g)}/{len(seeds)}" for key, g in gains.items()))
         clear += [f"{name} {COLUMNS[key]} {shown(key, statistics.mean(g))}" for key, g in gains.items() if beyond_zero(g)]
-    print(f"\nThe 95 % interval (Student's t) leaves zero out in {len(clear)} of {len(sets) * len(COLUMNS)}: {'; '.join(clear) or 'none'}.")
+    print(f"\nThe 95 % interval (Student's t) leaves zero out in {len(clear)} of {len(sets) * len(columns)}: {'; '.join(clear) or 'none'}.")
 
     heading("seed", "text", "trained parameters", "processor seconds a step", "clock seconds a step", "M mult. pixel decoder",
             f"mask decoder, {PROMPTS} prompts", "of it text", "theta", "alpha")
@@ -126,11 +131,11 @@ def main():
             row(seed, label, f"{parameters:,}", f"{processor:.3f}", f"{clock:.2f}", f"{pixel:.0f}", f"{decoder:.1f}", f"{text:.1f}",
                 config["theta"], config["alpha"])
 
-    heading("photos", "seed", "text", *COLUMNS.values())
+    heading("photos", "seed", "text", *map(COLUMNS.get, columns))
     for name in sets:
         for i, seed in enumerate(seeds):
             for label in found:
-                row(name, seed, label, *(shown(key, found[label][i][name][key]) for key in COLUMNS))
+                row(name, seed, label, *(shown(key, found[label][i][name][key]) for key in columns))
 
 
 if __name__ == "__main__":
