@@ -136,7 +136,7 @@ func (c BaseConfig) sensible() bool {
 		multiple(c.D, 16, 1024, 16) && multiple(c.DM, 8, 1024, 8) && multiple(c.Heads, 1, 64, 1) && c.D%c.Heads == 0 && c.D/c.Heads%8 == 0 &&
 		multiple(c.FFN, 8, kernel.MaxK8, 8) && multiple(c.Queries, 1, 256, 1) && multiple(c.Layers, 1, 32, 1) && c.Trunk.sensible()
 	if c.Arch == FCCLIP {
-		ok = ok && !c.PMP && c.Open.sensible() && c.Text.sensible() && len(c.Templates) > 0
+		ok = ok && !c.PMP && c.Open.sensible(c.Trunk.channels()[3]) && c.Text.sensible() && len(c.Templates) > 0
 	} else {
 		ok = ok && multiple(len(c.Labels), 1, 1<<14, 1)
 	}
@@ -187,7 +187,7 @@ func (b *base) encode(g graph, p *Picture, w, h int) imageMemory {
 	image := d.remember(g, maps)
 	p.reply.class = g.Input(4 * maxPhrase * d.q)
 	if b.open != nil {
-		p.reply.logits = g.Keep(2 * d.q * d.e)
+		p.reply.logits = g.Keep(d.q * b.open.width())
 		z := d.decode(g, image, tokens{})
 		d.maskEmbedding(g, z, p.reply.embedding)
 		b.open.run(g, p.reply.logits, z, p.reply.embedding, image, maps, f, d.decoderShape)
@@ -334,11 +334,11 @@ func (b *base) opened(names []string, owner []int32, prompts int) (namer, error)
 		return nil, err
 	}
 	return func(p *Picture) ([]float32, error) {
-		embeddings := make([]float32, 2*b.Queries*b.open.e)
-		if err := p.session.Read(p.reply.logits, kernel.Bytes(embeddings)); err != nil {
+		said := make([]float32, b.Queries*b.open.width())
+		if err := p.session.Read(p.reply.logits, kernel.Bytes(said)); err != nil {
 			return nil, err
 		}
-		return b.open.probabilities(embeddings, names, phrases, owner, prompts), nil
+		return b.open.probabilities(said, names, phrases, owner, prompts), nil
 	}, nil
 }
 
@@ -408,7 +408,8 @@ func readBaseConfig(m *weights.Manifest) (BaseConfig, error) {
 	}
 	switch t := f.Fields("trunk"); t.Text("kind") {
 	case "resnet":
-		c.Trunk = ResNetConfig{Stem: t.Int("stem"), Basic: t.Has("basic") && t.Bool("basic"), Early: t.Bool("early"), Widths: four(t, "widths"), Depths: four(t, "depths")}
+		c.Trunk = ResNetConfig{Stem: t.Int("stem"), Basic: t.Has("basic") && t.Bool("basic"), Early: t.Bool("early"), Deep: t.Has("deep") && t.Bool("deep"), Average: t.Has("average") && t.Bool("average"),
+			Widths: four(t, "widths"), Depths: four(t, "depths")}
 	case "swin":
 		c.Trunk = SwinConfig{Window: t.Int("window"), Widths: four(t, "widths"), Depths: four(t, "depths"), Heads: four(t, "heads"), FFN: four(t, "ffn")}
 	case "convnext":

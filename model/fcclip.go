@@ -17,6 +17,7 @@ type OpenConfig struct {
 	Alpha, Beta float64
 	Trained     []string // the names, of which each may list several
 	Hidden      int      // width of the middle of CLIP's image head, 0 if it is one layer
+	Pool        int      // side of the map that CLIP's attention pool has positions for, 0 if there is none
 }
 
 // openHead names proposals by CLIP: once by an embedding of the query that was trained
@@ -28,7 +29,8 @@ type openHead struct {
 	class    [3]linear
 	clipNorm layerNorm // of what lies under it in the trunk
 	clip     []linear
-	void     []float32 // unit
+	pool     *attentionPool // in place of both, where CLIP is a ResNet
+	void     []float32      // unit
 	scales   [2]float64
 	trained  map[string]bool
 	e        int
@@ -38,12 +40,16 @@ func (l *loader) openHead(c OpenConfig, s decoderShape, trunk int) *openHead {
 	h := &openHead{OpenConfig: c, e: s.e, trained: map[string]bool{}}
 	h.poolNorm, h.poolProj = l.layerNorm("class.pool_norm", s.dm, layerNormEps), l.linear("class.pool_proj", s.dm, s.d)
 	h.class = [3]linear{l.linear("class.mlp.0", s.d, s.d), l.linear("class.mlp.1", s.d, s.d), l.linear("class.mlp.2", s.d, s.e)}
-	h.clipNorm = l.layerNorm("clip.norm", trunk, convNeXtEps)
-	if c.Hidden > 0 {
-		h.clip = append(h.clip, l.linear("clip.head.0", trunk, c.Hidden))
-		trunk = c.Hidden
+	if c.Pool > 0 {
+		h.pool = l.attentionPool("clip.pool", c.Pool, trunk, s.e)
+	} else {
+		h.clipNorm = l.layerNorm("clip.norm", trunk, convNeXtEps)
+		if c.Hidden > 0 {
+			h.clip = append(h.clip, l.linear("clip.head.0", trunk, c.Hidden))
+			trunk = c.Hidden
+		}
+		h.clip = append(h.clip, l.linear("clip.head."+itoa(len(h.clip)), trunk, s.e))
 	}
-	h.clip = append(h.clip, l.linear("clip.head."+itoa(len(h.clip)), trunk, s.e))
 	h.void = l.numbers("class.void", s.e)
 	normalise(h.void)
 	// Both are learned as logarithms, and 100 is the most.
@@ -58,8 +64,17 @@ func (l *loader) openHead(c OpenConfig, s decoderShape, trunk int) *openHead {
 	return h
 }
 
+// width is how many numbers run leaves for each proposal.
+func (h *openHead) width() int {
+	if h.pool != nil {
+		return 2*h.e + kernel.Panel
+	}
+	return 2 * h.e
+}
+
 // run records what becomes of proposals: two rows of embeddings for each in dst, those
-// of all queries and then those of CLIP. z are the queries behind the decoder.
+// of all queries and then those of CLIP, and behind them what an attention pool says of
+// masks. z are the queries behind the decoder.
 func (h *openHead) run(g graph, dst, z, embedding kernel.View, image imageMemory, maps pyramid, f features, s decoderShape) {
 	none := kernel.View{}
 	seen := g.norm(g.under(embedding, s.q, image.mask[4], maps.mask[4]), none, s.q, h.poolNorm)
@@ -68,6 +83,10 @@ func (h *openHead) run(g graph, dst, z, embedding kernel.View, image imageMemory
 	x = g.linear(g.linear(x, s.q, h.class[0], kernel.ActReLU), s.q, h.class[1], kernel.ActReLU)
 	g.linearTo(dst, x, s.q, h.class[2], kernel.ActNone, none)
 
+	if h.pool != nil {
+		h.pool.run(g, dst.At(s.q*h.e), dst.At(2*s.q*h.e), embedding, s.q, image.mask[cellSize], f.f32)
+		return
+	}
 	x = g.norm(g.under(embedding, s.q, image.mask[cellSize], f.f32), none, s.q, h.clipNorm)
 	if len(h.clip) > 1 {
 		x = g.linear(x, s.q, h.clip[0], kernel.ActGelu)
@@ -88,8 +107,8 @@ func (g graph) under(embedding kernel.View, q int, mask matrix, x grid) kernel.V
 }
 
 // probabilities are P of prompts, a row of Q for each, from what run has left.
-func (h *openHead) probabilities(embeddings []float32, names []string, phrases []*phrase, owner []int32, prompts int) []float32 {
-	q := len(embeddings) / (2 * h.e)
+func (h *openHead) probabilities(said []float32, names []string, phrases []*phrase, owner []int32, prompts int) []float32 {
+	q := len(said) / h.width()
 	// A prompt is known if one of its names is; the network has seen those in training.
 	known, p := make([]bool, prompts), make([]float32, prompts*q)
 	for i, name := range names {
@@ -99,7 +118,7 @@ func (h *openHead) probabilities(embeddings []float32, names []string, phrases [
 		var logits [2][]float64
 		void := 0.0
 		for branch := range logits {
-			x := embeddings[(branch*q+i)*h.e:][:h.e]
+			x := said[(branch*q+i)*h.e:][:h.e]
 			normalise(x)
 			logits[branch] = slices.Repeat([]float64{math.Inf(-1)}, prompts)
 			for j, ph := range phrases {
@@ -110,7 +129,11 @@ func (h *openHead) probabilities(embeddings []float32, names []string, phrases [
 				void = h.scales[0] * dot(x, h.void)
 			}
 		}
-		for t, v := range ensemble(logits[0], logits[1], void, known, h.Alpha, h.Beta) {
+		alpha, beta := h.Alpha, h.Beta
+		if h.pool != nil && said[2*q*h.e+i*kernel.Panel] <= 0 {
+			alpha, beta = 0, 0 // nothing lies under its mask
+		}
+		for t, v := range ensemble(logits[0], logits[1], void, known, alpha, beta) {
 			p[t*q+i] = float32(v)
 		}
 	}
@@ -174,18 +197,26 @@ func (c *OpenConfig) read(m *weights.Manifest) error {
 	if err := f.Err(); err != nil {
 		return err
 	}
-	if slices.Contains(m.Names(), "clip.head.1.weight") {
-		t, err := m.Tensor("clip.head.0.weight")
-		if err != nil || len(t.Shape) != 2 {
-			return ErrConfig
+	names := m.Names()
+	if slices.Contains(names, "clip.head.1.weight") {
+		var in int
+		if err := sides(m, "clip.head.0.weight", &c.Hidden, &in); err != nil {
+			return err
 		}
-		c.Hidden = t.Shape[0]
+	}
+	if slices.Contains(names, poolPosition) {
+		var rows, channels int
+		if err := sides(m, poolPosition, &rows, &channels); err != nil {
+			return err
+		}
+		for c.Pool = 1; c.Pool < 64 && c.Pool*c.Pool+1 < rows; c.Pool++ {
+		}
 	}
 	return nil
 }
 
-func (c OpenConfig) sensible() bool {
-	return c.Alpha >= 0 && c.Alpha <= 1 && c.Beta >= 0 && c.Beta <= 1 && (c.Hidden == 0 || multiple(c.Hidden, 8, kernel.MaxK8, 8))
+func (c OpenConfig) sensible(trunk int) bool {
+	return (c.Pool == 0 || trunk%poolHead == 0) && c.Alpha >= 0 && c.Alpha <= 1 && c.Beta >= 0 && c.Beta <= 1 && (c.Hidden == 0 || multiple(c.Hidden, 8, kernel.MaxK8, 8))
 }
 
 // readCLIP reads the shape of CLIP's text encoder.

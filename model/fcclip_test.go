@@ -12,13 +12,18 @@ import (
 	"github.com/pmp-seg/pmp/weights/quantize"
 )
 
-// convertFCCLIP imports the fixture's checkpoint.
-func convertFCCLIP(t testing.TB, f fixture) *quantize.Source {
+// fcclips are the fixtures of FC-CLIP, on a ConvNeXt and on a ResNet of CLIP, and what
+// their tensors do not tell.
+var fcclips = map[string]string{"fcclip": `, "text_heads": 4`, "fcclip-attention": ""}
+
+// convertFCCLIP imports a fixture's checkpoint.
+func convertFCCLIP(t testing.TB, name string) *quantize.Source {
 	t.Helper()
-	tensors, _ := f.checkpoint(t, FCCLIP)
+	f := readFixture(t, name+".safetensors")
+	tensors, _ := f.checkpoint(t, name)
 	source, report, err := huggingface.ConvertDetectron2(huggingface.Beside{
 		Names: strings.Split(string(f.bytes(t, "trained")), "\n"), Merges: f.bytes(t, "merges"),
-		Settings: []byte(`{"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "short": 64, "long": 640, "text_heads": 4}`),
+		Settings: []byte(`{"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "short": 64, "long": 640` + fcclips[name] + `}`),
 	}, tensors, nil)
 	must(t, err)
 	if len(report.Unused) > 0 {
@@ -30,68 +35,93 @@ func convertFCCLIP(t testing.TB, f fixture) *quantize.Source {
 // FC-CLIP computes what testdata/fcclip.py has made of the same weights: its text
 // encoder, its image encoder, the embeddings of proposals, and what they are.
 func TestFCCLIP(t *testing.T) {
-	f := readFixture(t, "fcclip.safetensors")
-	prompts := strings.Split(string(f.bytes(t, "prompts")), "\n")
-	for _, d := range devices {
-		t.Run(d.name, func(t *testing.T) {
-			device, err := d.open()
-			must(t, err)
-			m := loadSource(t, convertFCCLIP(t, f), device)
-			b, worst := m.network.(*base), worstErrors{}
-			var names []string
-			for _, prompt := range prompts {
-				for _, name := range strings.Split(prompt, ",") {
-					names = append(names, strings.TrimSpace(name))
-				}
-			}
-			phrases, err := m.embed(names)
-			must(t, err)
-			var text []float32
-			for _, p := range phrases {
-				text = append(text, p.embedding...)
-			}
-			worst.add("text", f.compare(t, "text", text))
-			for picture, size := range basePictures {
-				rgba := testPixels(picture, size.width, size.height)
-				g := newGraph(&kernel.Program{})
-				g.Stage()
-				pixels := g.Input(4 * size.width * size.height)
-				maps := b.trunk.run(g, b.see(g, pixels, size.width, size.height, size.width, size.height))
-				views := map[string]tap{}
-				for stride, x := range map[int]grid{4: maps.f4, 8: maps.f8, 16: maps.f16, 32: maps.f32} {
-					views["f"+itoa(stride)] = tap{x.View, x.cells() * x.c}
-				}
-				taps := newTaps(g.Program, views)
-				g.Plan()
-				s, err := device.Open(g.Program)
+	for name := range fcclips {
+		f := readFixture(t, name+".safetensors")
+		for _, d := range devices {
+			t.Run(name+"/"+d.name, func(t *testing.T) {
+				device, err := d.open()
 				must(t, err)
-				must(t, s.Write(pixels, rgba))
-				for stage := range taps.stage {
-					must(t, s.Run(stage))
-				}
-				for what, x := range taps.read(t, s) {
-					worst.add(what, f.compare(t, picture+"/"+what, x))
-				}
-				must(t, s.Close())
+				m := loadSource(t, convertFCCLIP(t, name), device)
+				b, worst := m.network.(*base), worstErrors{}
+				comparePrompts(t, f, m, worst)
+				for picture, size := range basePictures {
+					rgba := testPixels(picture, size.width, size.height)
+					g := newGraph(&kernel.Program{})
+					g.Stage()
+					pixels := g.Input(4 * size.width * size.height)
+					maps := b.trunk.run(g, b.see(g, pixels, size.width, size.height, size.width, size.height))
+					views := map[string]tap{}
+					for stride, x := range map[int]grid{4: maps.f4, 8: maps.f8, 16: maps.f16, 32: maps.f32} {
+						views["f"+itoa(stride)] = tap{x.View, x.cells() * x.c}
+					}
+					taps := newTaps(g.Program, views)
+					g.Plan()
+					s, err := device.Open(g.Program)
+					must(t, err)
+					must(t, s.Write(pixels, rgba))
+					for stage := range taps.stage {
+						must(t, s.Run(stage))
+					}
+					for what, x := range taps.read(t, s) {
+						worst.add(what, f.compare(t, picture+"/"+what, x))
+					}
+					must(t, s.Close())
 
-				p, err := m.NewPicture(size.width, size.height)
-				must(t, err)
-				must(t, p.Write(rgba))
-				must(t, p.Encode())
-				embeddings := make([]float32, 2*b.Queries*b.open.e)
-				must(t, p.session.Read(p.reply.logits, kernel.Bytes(embeddings)))
-				for i, what := range []string{"class embedding", "clip embedding"} {
-					worst.add(what, f.compare(t, picture+"/"+what, embeddings[i*len(embeddings)/2:(i+1)*len(embeddings)/2]))
+					p, err := m.NewPicture(size.width, size.height)
+					must(t, err)
+					must(t, p.Write(rgba))
+					must(t, p.Encode())
+					compareProposals(t, f, picture, p, worst)
+					must(t, p.Close())
 				}
-				names, owner, err := split(prompts)
-				must(t, err)
-				worst.add("probabilities", f.compare(t, picture+"/probabilities", b.open.probabilities(embeddings, names, phrases, owner, len(prompts))))
-				worst.add("scores", f.compare(t, picture+"/scores", labelMaps(t, p, prompts)))
-				must(t, p.Close())
-			}
-			worst.log(t)
-		})
+				worst.log(t)
+			})
+		}
 	}
+}
+
+// comparePrompts compares embeddings of the fixture's prompts.
+func comparePrompts(t *testing.T, f fixture, m *Model, worst worstErrors) {
+	t.Helper()
+	names, _, err := split(strings.Split(string(f.bytes(t, "prompts")), "\n"))
+	must(t, err)
+	phrases, err := m.embed(names)
+	must(t, err)
+	var text []float32
+	for _, p := range phrases {
+		text = append(text, p.embedding...)
+	}
+	worst.add("text", f.compare(t, "text", text))
+}
+
+// compareProposals compares what a picture's proposals are.
+func compareProposals(t *testing.T, f fixture, picture string, p *Picture, worst worstErrors) {
+	t.Helper()
+	b, prompts := p.model.network.(*base), strings.Split(string(f.bytes(t, "prompts")), "\n")
+	h, q := b.open, b.Queries
+	said := make([]float32, q*h.width())
+	must(t, p.session.Read(p.reply.logits, kernel.Bytes(said)))
+	compared := slices.Clone(said)
+	if h.pool != nil {
+		var there []float32
+		for i := range q {
+			if said[2*q*h.e+i*kernel.Panel] > 0 {
+				there = append(there, 1)
+			} else {
+				there = append(there, 0)
+				clear(compared[(q+i)*h.e:][:h.e]) // it means nothing
+			}
+		}
+		worst.add("there", f.compare(t, picture+"/there", there))
+	}
+	worst.add("class embedding", f.compare(t, picture+"/class embedding", compared[:q*h.e]))
+	worst.add("clip embedding", f.compare(t, picture+"/clip embedding", compared[q*h.e:2*q*h.e]))
+	names, owner, err := split(prompts)
+	must(t, err)
+	phrases, err := p.model.embed(names)
+	must(t, err)
+	worst.add("probabilities", f.compare(t, picture+"/probabilities", h.probabilities(said, names, phrases, owner, len(prompts))))
+	worst.add("scores", f.compare(t, picture+"/scores", labelMaps(t, p, prompts)))
 }
 
 // What lies under masks, worked out by hand: five cells, of which the first number is
@@ -185,15 +215,89 @@ func TestKnownNames(t *testing.T) {
 	}
 }
 
+// Under a mask that holds no cell of CLIP's map, CLIP has no share, however large it is.
+func TestValidMask(t *testing.T) {
+	const e = math.E
+	h := &openHead{OpenConfig: OpenConfig{Alpha: 1, Beta: 1}, e: 2, void: []float32{-1, 0}, scales: [2]float64{1, 1}, pool: &attentionPool{}}
+	// Two queries, for which the first branch sees the first prompt and CLIP the second one.
+	said := []float32{2, 0, 1, 0, 0, 3, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1e-9, 0, 0, 0, 0, 0, 0, 0}
+	x, y := &phrase{embedding: []float32{1, 0}}, &phrase{embedding: []float32{0, 1}}
+	got := h.probabilities(said, []string{"one", "other"}, []*phrase{x, y}, []int32{0, 1}, 2)
+	// Void's logit is -1, so that something is there with (e+1)/(e+1+1/e); of that the
+	// branch that counts gives e/(e+1) to what it sees.
+	for i, want := range []float64{e, 1, 1, e} { // of each prompt, both queries
+		if want /= e + 1 + 1/e; math.Abs(float64(got[i])-want) > 1e-6 {
+			t.Errorf("number %d is %v, want %v", i, got[i], want)
+		}
+	}
+}
+
+// The attention pool, worked out by hand: where the query is zero, all cells under a mask
+// weigh the same, and values and the result are what the cells are, with their position.
+func TestAttentionPool(t *testing.T) {
+	const q, k, c, cells = 4, 8, poolHead, 5
+	for _, d := range devices {
+		device, err := d.open()
+		must(t, err)
+		defer device.Close()
+		constants := &kernel.Constants{}
+		layer := func(diagonal float32) linear {
+			return linear{in: c, out: c, bias: constants.Add(c, func([]float32) {}),
+				weight: constants.Add(kernel.PackedLen(c, c), func(dst []float32) {
+					kernel.PackInto(dst, c, c, func(k, n int) float32 {
+						if k == n {
+							return diagonal
+						}
+						return 0
+					})
+				})}
+		}
+		p := &attentionPool{attention: attention{q: layer(0), k: layer(1), v: layer(1), out: layer(2), heads: 1}, side: 1,
+			position: constants.Add(2*c, func(dst []float32) { dst[c] = 0.5 })}
+		g := newGraph(&kernel.Program{})
+		g.Stage()
+		row := func(width int, numbers ...float32) (rows []float32) {
+			for _, x := range numbers {
+				rows = append(append(rows, x), make([]float32, width-1)...)
+			}
+			return rows
+		}
+		x := grid{g.Floats(append(row(c, 1, 10, 100, 1000, 10000), make([]float32, 3*c)...)), 1, cells, c}
+		mask := g.matrix(g.Floats(row(k, 2, -1, 3, 5, -1)), k, cells, true, false)
+		out, open := g.Keep(q*c), g.Keep(q*kernel.Panel)
+		p.run(g, out, open, g.Floats(row(k, 1, -7, 1e-3, 0)), q, mask, x)
+		g.Plan()
+		must(t, device.Load(constants))
+		s, err := device.Open(g.Program)
+		must(t, err)
+		must(t, s.Run(0))
+		got, sums := make([]float32, q*c), make([]float32, q*kernel.Panel)
+		must(t, s.Read(out, kernel.Bytes(got)))
+		must(t, s.Read(open, kernel.Bytes(sums)))
+		for i, want := range []struct{ embedding, sum float32 }{{2 * (1101./3 + 0.5), 10}, {2 * (10010./2 + 0.5), 14}, {2 * (1101./3 + 0.5), 1e-2}, {0, 0}} {
+			off := func(x, y float32) bool { return math.Abs(float64(x-y)) > 1e-5*float64(y) }
+			if off(sums[i*kernel.Panel], want.sum) || want.sum > 0 && off(got[i*c], want.embedding) {
+				t.Errorf("%s: mask %d gives %v and %v, want %v", d.name, i, got[i*c], sums[i*kernel.Panel], want)
+			}
+		}
+		must(t, s.Close())
+	}
+}
+
 func TestFCCLIPRefuses(t *testing.T) {
-	f := readFixture(t, "fcclip.safetensors")
 	for _, c := range []struct{ old, new string }{
 		{`"alpha":0.4`, `"alpha":1.4`}, {`"beta":0.8`, `"beta":"x"`}, {`"widths":[32,64,96,160]`, `"widths":[32,64,96,161]`}, {`"depths":[1,1,2,1]`, `"depths":[1,1,3,1]`},
 		{`"heads":4,"layers":2`, `"heads":5,"layers":2`}, {`"quick_gelu":false`, `"quick":false`}, {`"queries":20`, `"queries":21`},
 	} {
-		refuses(t, convertFCCLIP(t, f), c.old, c.new)
+		refuses(t, convertFCCLIP(t, FCCLIP), c.old, c.new)
 	}
-	source := convertFCCLIP(t, f)
+	for _, c := range []struct{ old, new string }{
+		{`"deep":true`, `"deep":false`}, {`"deep":true`, `"basic":true,"deep":true`}, {`"early":false`, `"early":true`}, {`"stem":16`, `"stem":24`},
+		{`"widths":[64,128,256,512]`, `"widths":[64,128,256,544]`},
+	} {
+		refuses(t, convertFCCLIP(t, "fcclip-attention"), c.old, c.new)
+	}
+	source := convertFCCLIP(t, FCCLIP)
 	source.Vocabulary = []byte("#version: 0.2\na b\n")
 	if _, err := LoadBase(manifestOf(t, source), scalar.New(), Float32); err == nil || !strings.Contains(err.Error(), "merges") {
 		t.Errorf("with another tokenizer: %v", err)
@@ -202,10 +306,15 @@ func TestFCCLIPRefuses(t *testing.T) {
 
 // CLIP sees six cells here, so that one on the other side of a mask's edge changes much.
 func TestFCCLIPInt8(t *testing.T) {
-	inIntegers(t, convertFCCLIP(t, readFixture(t, "fcclip.safetensors")), func(m *Model, p *Picture, _ []byte) map[string][]float32 {
-		b := m.network.(*base)
-		x := make([]float32, 2*b.Queries*b.open.e)
-		must(t, p.session.Read(p.reply.logits, kernel.Bytes(x)))
-		return map[string][]float32{"class": x[:len(x)/2], "clip": x[len(x)/2:], "scores": labelMaps(t, p, []string{"dog", "sofa", "wall"})}
-	}, map[string]float64{"class": 0.15, "clip": 0.5, "scores": 0.1})
+	for name := range fcclips {
+		t.Run(name, func(t *testing.T) {
+			inIntegers(t, convertFCCLIP(t, name), func(m *Model, p *Picture, _ []byte) map[string][]float32 {
+				b := m.network.(*base)
+				n := b.Queries * b.open.e
+				x := make([]float32, b.Queries*b.open.width())
+				must(t, p.session.Read(p.reply.logits, kernel.Bytes(x)))
+				return map[string][]float32{"class": x[:n], "clip": x[n : 2*n], "scores": labelMaps(t, p, []string{"dog", "sofa", "wall"})}
+			}, map[string]float64{"class": 0.15, "clip": 0.5, "scores": 0.1})
+		})
+	}
 }

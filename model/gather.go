@@ -93,6 +93,7 @@ const (
 	tableEvery                    // every h/toH-th
 	tableNearest                  // the nearest of smaller maps
 	tablePool                     // windows of three by three, every second
+	tableAverage                  // the means of cells two by two
 	tableResize                   // the four nearest, with their weights
 	tableMerge                    // cells two by two, columns first
 	tableWindows                  // a row of cells for each window of toW cells
@@ -147,6 +148,11 @@ func (g graph) tableOf(k table) gathered {
 				for i := range 9 {
 					at(2*y-1+i/3, 2*x-1+i%3)
 				}
+			case tableAverage:
+				for i := range 4 {
+					at(2*y+i/2, 2*x+i%2)
+					weight = append(weight, 0.25)
+				}
 			case tableResize:
 				for i := range 4 {
 					at(int(ys.First[y])+i/2, int(xs.First[x])+i%2)
@@ -185,6 +191,11 @@ func (g graph) every(x grid, stride int) grid {
 // maxPool is the largest number in each window of three by three, every second cell.
 func (g graph) maxPool(x grid) grid {
 	return g.gather(tablePool, x, (x.h+1)/2, (x.w+1)/2, kernel.View{})
+}
+
+// average is the mean of each two by two cells.
+func (g graph) average(x grid) grid {
+	return g.gather(tableAverage, x, x.h/2, x.w/2, kernel.View{})
 }
 
 // resize is bilinear and does not filter where maps get smaller.

@@ -5,8 +5,9 @@ import "github.com/pmp-seg/pmp/kernel"
 // resnet is a residual network without its classifier. Its batch norms are part
 // of the convolutions, since nothing trains them any more.
 type resnet struct {
-	stem   conv
-	stages [4][]residual
+	stem    []conv // the first sees pixels and has a stride
+	average bool   // what follows the stem is the mean of cells, not the largest
+	stages  [4][]residual
 }
 
 // residual is relu(shortcut(x) + last(relu(… first(x)))). Its convolutions are two
@@ -16,6 +17,7 @@ type residual struct {
 	convs    []conv
 	strided  int // which of convs takes the stride
 	stride   int
+	average  bool // the stride is a mean of cells, behind that one and before the shortcut
 	shortcut conv
 }
 
@@ -29,12 +31,19 @@ type ResNetConfig struct {
 	// Early says that a bottleneck with a stride takes it in its first convolution,
 	// as the first networks of that name did, and not in its second one.
 	Early bool
+	// Deep says that the stem is three convolutions of three by three, the first two
+	// with half of its channels, and not one of seven by seven.
+	Deep bool
+	// Average says that strides but the first are means of two by two cells, as CLIP
+	// has them: behind the stem, and in blocks behind the second convolution and before
+	// the shortcut.
+	Average bool
 }
 
 func (c ResNetConfig) channels() [4]int { return c.Widths }
 
 func (c ResNetConfig) sensible() bool {
-	ok := multiple(c.Stem, 8, 1024, 8)
+	ok := multiple(c.Stem, 8, 1024, 8) && !(c.Deep && c.Stem%16 != 0) && !(c.Average && (c.Basic || c.Early))
 	for i, width := range c.Widths {
 		ok = ok && multiple(width, 32, kernel.MaxK8, 32) && within(c.Depths[i], 1, 64)
 	}
@@ -42,14 +51,21 @@ func (c ResNetConfig) sensible() bool {
 }
 
 func (c ResNetConfig) load(l *loader, pixels normalisation) imageEncoder {
-	var t resnet
-	t.stem = conv{linear{in: rgbx, out: c.Stem}, 7}
-	t.stem.weight = l.pixelWeight("trunk.stem.weight", c.Stem, 7, pixels.factor())
-	t.stem.bias = l.vector("trunk.stem.bias", c.Stem)
+	t := resnet{average: c.Average}
+	first, half, size := "trunk.stem", c.Stem, 7
+	if c.Deep {
+		first, half, size = "trunk.stem.0", c.Stem/2, 3
+	}
+	stem := conv{linear{in: rgbx, out: half}, size}
+	stem.weight, stem.bias = l.pixelWeight(first+".weight", half, size, pixels.factor()), l.vector(first+".bias", half)
+	t.stem = []conv{stem}
+	if c.Deep {
+		t.stem = append(t.stem, l.conv("trunk.stem.1", half, half, 3, true), l.conv("trunk.stem.2", half, c.Stem, 3, true))
+	}
 	in := c.Stem
 	for stage, out := range c.Widths {
 		for i := range c.Depths[stage] {
-			name, b := "trunk.stages."+itoa(stage)+"."+itoa(i), residual{stride: 1}
+			name, b := "trunk.stages."+itoa(stage)+"."+itoa(i), residual{stride: 1, average: c.Average}
 			if i == 0 && stage > 0 {
 				b.stride = 2
 			}
@@ -72,7 +88,15 @@ func (c ResNetConfig) load(l *loader, pixels normalisation) imageEncoder {
 }
 
 func (t resnet) run(g graph, x grid) features {
-	x = g.maxPool(g.conv(x, t.stem, 2, kernel.ActReLU))
+	stride := 2
+	for _, f := range t.stem {
+		x, stride = g.conv(x, f, stride, kernel.ActReLU), 1
+	}
+	if t.average {
+		x = g.average(x)
+	} else {
+		x = g.maxPool(x)
+	}
 	var maps [len(t.stages)]grid
 	for i, stage := range t.stages {
 		for _, b := range stage {
@@ -84,16 +108,19 @@ func (t resnet) run(g graph, x grid) features {
 }
 
 func (b residual) run(g graph, x grid) grid {
-	y, n := x, len(b.convs)-1
+	y, n, stride := x, len(b.convs)-1, b.stride
 	for i, f := range b.convs[:n] {
-		stride := 1
-		if i == b.strided {
-			stride = b.stride
+		own := 1
+		if i == b.strided && !b.average {
+			own = stride
 		}
-		y = g.conv(y, f, stride, kernel.ActReLU)
+		y = g.conv(y, f, own, kernel.ActReLU)
+	}
+	if b.average && stride > 1 {
+		x, y, stride = g.average(x), g.average(y), 1
 	}
 	if b.shortcut.size > 0 {
-		x = g.conv(x, b.shortcut, b.stride, kernel.ActNone)
+		x = g.conv(x, b.shortcut, stride, kernel.ActNone)
 	}
 	if last := b.convs[n]; last.size == 1 {
 		y = g.pointwise(y, last.linear, kernel.ActNone, x.View)

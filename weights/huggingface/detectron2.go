@@ -37,7 +37,7 @@ type Settings struct {
 	Alpha     float64 `json:"alpha"`
 	Beta      float64 `json:"beta"`
 	TextHeads int     `json:"text_heads"` // 0: one for each 64 channels, as CLIP has them
-	QuickGelu bool    `json:"quick_gelu"`
+	QuickGelu bool    `json:"quick_gelu"` // by default CLIP's ResNets have it, and its ConvNeXts do not
 }
 
 // detectron2Files are the endings of files that detectron2 writes.
@@ -138,14 +138,14 @@ func (s Settings) picture() picture {
 }
 
 // ConvertDetectron2 makes weights of the tensors of a Mask2Former or a MaskFormer on
-// a ResNet or a Swin Transformer, or an FC-CLIP on a ConvNeXt, as detectron2 saves them.
+// a ResNet or a Swin Transformer, or an FC-CLIP on a ConvNeXt or a ResNet of CLIP, as detectron2 saves them.
 func ConvertDetectron2(with Beside, tensors []quantize.Tensor, others []string) (*quantize.Source, Report, error) {
 	x, err := newConverter(tensors)
 	if err != nil {
 		return nil, Report{}, err
 	}
 	n := newDetectron2Names(x.from)
-	if n.has(clipTrunk) {
+	if n.has(clip) {
 		return x.fcclip(n, with, others)
 	}
 	labels := with.Names
@@ -179,6 +179,10 @@ func ConvertDetectron2(with Beside, tensors []quantize.Tensor, others []string) 
 // size is a side of a tensor, which is missing if it has none.
 func (x *converter) size(n detectron2Names, name string, side int) int {
 	theirs, _ := n.of(name)
+	return x.side(theirs, side)
+}
+
+func (x *converter) side(theirs string, side int) int {
 	t, ok := x.from[theirs]
 	if !ok || len(t.Shape) <= side {
 		x.miss(theirs)
@@ -245,26 +249,15 @@ func (n detectron2Names) encoder(x *converter, c *config, s Settings) error {
 	if isSwin {
 		c.backbone = n.swin(x)
 	} else {
-		c.backbone = n.resnet(x, s.Early)
+		r := x.resNetOf(n, n.of)
+		r.Early = s.Early
+		c.backbone = r
 	}
 	return refused(
 		refusal{!isSwin && !n.has("backbone.res2."), "its backbone is neither a ResNet nor a Swin Transformer"},
-		refusal{n.has("backbone.stem.conv2."), "its ResNet begins with three convolutions, not one of seven by seven"},
 		refusal{n.has("backbone.absolute_pos_embed"), "its Swin Transformer has absolute positions"},
 		refusal{n.has(predictor + "class_embed.layers."), "its classes are embeddings, not a list"},
 	)
-}
-
-func (n detectron2Names) resnet(x *converter, early bool) backbone {
-	b := &resnet{LayerType: "basic", Stem: x.size(n, imageLevel+"embedder.embedder.convolution.weight", 0), Early: early}
-	if n.has("backbone.res2.0.conv3.") {
-		b.LayerType = "bottleneck"
-	}
-	for stage := range 4 {
-		b.Widths = append(b.Widths, x.size(n, fmt.Sprintf("%sencoder.stages.%d.layers.0.layer.%d.convolution.weight", imageLevel, stage, len(layers[b.LayerType])-1), 0))
-		b.Depths = append(b.Depths, n.count(fmt.Sprintf("backbone.res%d.", stage+2)))
-	}
-	return b
 }
 
 func (n detectron2Names) swin(x *converter) backbone {
@@ -319,7 +312,7 @@ func newDetectron2Names(from map[string]quantize.Tensor) detectron2Names {
 		transformer + "level_embed.", predictor + "level_embed.", transformer + "input_projection.", predictor + "input_proj.",
 		transformer + "decoder.mask_predictor.", "", "class_predictor.", predictor + "class_embed.",
 
-		pixelLevel + "encoder.embedder.embedder.", "backbone.stem.conv1.",
+		stem[0] + ".", "backbone.stem.conv1.", stem[1] + ".", "backbone.stem.conv2.", stem[2] + ".", "backbone.stem.conv3.",
 		imageLevel + "embeddings.patch_embeddings.projection.", "backbone.patch_embed.proj.", imageLevel + "embeddings.norm.", "backbone.patch_embed.norm.",
 		imageLevel + "encoder.layers.", "backbone.layers.", "layernorm_before.", "norm1.", "layernorm_after.", "norm2.",
 		"attention.self.", "attn.", "attention.output.dense.", "attn.proj.",

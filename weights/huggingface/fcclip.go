@@ -9,12 +9,13 @@ import (
 )
 
 // FC-CLIP is a Mask2Former whose backbone is CLIP's own image encoder, with the names
-// that open_clip and timm have for it.
+// that open_clip, and of a ConvNeXt timm, have for it.
 const (
 	fcclip    = "fcclip"
 	clip      = "backbone.clip_model."
-	clipTrunk = clip + "visual.trunk."
-	clipHead  = clip + "visual.head."
+	visual    = clip + "visual."
+	clipTrunk = visual + "trunk."
+	clipHead  = visual + "head."
 )
 
 // vild are the templates that FC-CLIP says names with.
@@ -29,7 +30,8 @@ func (x *converter) fcclip(n detectron2Names, with Beside, others []string) (*qu
 	if with.Merges == nil {
 		return nil, Report{}, errors.New("it reads prompts with CLIP's tokenizer; put its merges.txt into the same folder")
 	}
-	s, err := readSettings(with.Settings, Settings{Mean: [3]float64{122.7709383, 116.7460125, 104.09373615}, Std: [3]float64{68.5005327, 66.6321579, 70.32316305}})
+	isResNet := n.has(visual + "attnpool.")
+	s, err := readSettings(with.Settings, Settings{QuickGelu: isResNet, Mean: [3]float64{122.7709383, 116.7460125, 104.09373615}, Std: [3]float64{68.5005327, 66.6321579, 70.32316305}})
 	if err != nil {
 		return nil, Report{}, err
 	}
@@ -37,21 +39,31 @@ func (x *converter) fcclip(n detectron2Names, with Beside, others []string) (*qu
 	if err != nil {
 		return nil, Report{}, err
 	}
-	if n.arch != "mask2former" {
-		return nil, Report{}, errors.New("this network cannot be imported: its decoder is not Mask2Former's")
+	err = refused(
+		refusal{n.arch != "mask2former", "its decoder is not Mask2Former's"},
+		refusal{!isResNet && !n.has(clipTrunk+"stages."), "its CLIP is neither a ConvNeXt nor a ResNet"},
+	)
+	if err != nil {
+		return nil, Report{}, err
 	}
-	widths, depths := x.convNeXt(n)
+	var trunk map[string]any
+	if isResNet {
+		trunk = x.clipResNet(n)
+	} else {
+		widths, depths := x.convNeXt(n)
+		trunk = map[string]any{"kind": "convnext", "widths": widths, "depths": depths}
+	}
 	width, layers := x.clipText(n)
 	if s.TextHeads == 0 {
 		s.TextHeads = max(width/64, 1)
 	}
-	x.openHead()
+	x.openHead(isResNet)
 	x.alias = n.of
 	x.mask2former(c)
 	source, report, err := x.finish(fcclip, map[string]any{
 		"picture": s.picture(), "dm": c.MaskSize, "d": c.Hidden, "heads": c.Heads, "ffn": c.FFN, "queries": c.Queries, "layers": c.DecoderLayers - 1,
 		"pixels": map[string]any{"layers": c.EncoderLayers, "ffn": c.EncoderFFN},
-		"trunk":  map[string]any{"kind": "convnext", "widths": widths, "depths": depths},
+		"trunk":  trunk,
 		"text":   map[string]any{"layers": layers, "heads": s.TextHeads, "quick_gelu": s.QuickGelu},
 		"alpha":  s.Alpha, "beta": s.Beta, "templates": vild,
 	}, others)
@@ -101,6 +113,20 @@ func (x *converter) convNeXt(n detectron2Names) (widths, depths []int) {
 	return widths, depths
 }
 
+// clipResNet takes a ResNet and the attention that pools its last map.
+func (x *converter) clipResNet(n detectron2Names) map[string]any {
+	x.alias = torchNames(visual)
+	r := x.resNetOf(n, x.alias)
+	r.Average = true
+	r.convert(x)
+	x.alias = nil
+	x.copy("clip.pool.position", visual+"attnpool.positional_embedding")
+	for ours, theirs := range map[string]string{"q": "q_proj", "k": "k_proj", "v": "v_proj", "out": "c_proj"} {
+		x.linear("clip.pool."+ours, visual+"attnpool."+theirs)
+	}
+	return r.trunk()
+}
+
 func (x *converter) clipText(n detectron2Names) (width, layers int) {
 	x.copy("text.word_u", clip+"token_embedding.weight")
 	x.copy("text.position", clip+"positional_embedding")
@@ -135,11 +161,15 @@ func (x *converter) clipText(n detectron2Names) (width, layers int) {
 }
 
 // openHead takes what names proposals.
-func (x *converter) openHead() {
-	x.linear("clip.norm", clipTrunk+"head.norm")
-	if _, ok := x.from[clipHead+"proj.weight"]; ok {
+func (x *converter) openHead(pooled bool) {
+	if !pooled {
+		x.linear("clip.norm", clipTrunk+"head.norm")
+	}
+	switch {
+	case pooled:
+	case x.has(clipHead + "proj.weight"):
 		x.unbiased("clip.head.0", clipHead+"proj")
-	} else {
+	default:
 		x.unbiased("clip.head.0", clipHead+"mlp.fc1")
 		x.unbiased("clip.head.1", clipHead+"mlp.fc2")
 	}

@@ -14,7 +14,13 @@ var openBeside = Beside{Names: []string{"dog", "sofa, couch"}, Merges: []byte("#
 
 // What is used is needed, and told by its name.
 func TestFCCLIPReport(t *testing.T) {
-	_, tensors, _ := checkpoint(t, "fcclip")
+	for _, name := range []string{"fcclip", "fcclip-attention"} {
+		t.Run(name, func(t *testing.T) { reportsFCCLIP(t, name) })
+	}
+}
+
+func reportsFCCLIP(t *testing.T, name string) {
+	_, tensors, _ := checkpoint(t, name)
 	source, report, err := ConvertDetectron2(openBeside, append(tensors, tensor("criterion.empty_weight", []int{1}, 0)), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -36,13 +42,41 @@ func TestFCCLIPReport(t *testing.T) {
 			t.Errorf("without %q: missing %v, %v", x.Name, report.Missing, err)
 		}
 	}
-	for _, part := range []string{"blocks.0.mlp.fc2.weight", "blocks.0.mlp.fc2.bias", "text_projection", "in_proj_bias"} {
+	for _, part := range []string{"blocks.0.mlp.fc2.weight", "blocks.0.mlp.fc2.bias", "text_projection", "in_proj_bias", "layer1.0.conv2.weight", "layer1.0.downsample.1.running_mean"} {
 		i := slices.IndexFunc(tensors, func(x quantize.Tensor) bool { return strings.HasSuffix(x.Name, part) })
+		if i < 0 {
+			continue
+		}
 		short := slices.Clone(tensors)
 		short[i] = tensor(short[i].Name, []int{7}, make([]float32, 7)...)
 		if _, _, err := ConvertDetectron2(openBeside, short, nil); err == nil || !strings.Contains(err.Error(), "shape") {
 			t.Errorf("a short %s: %v", short[i].Name, err)
 		}
+	}
+}
+
+// What CLIP's image encoder is its tensors say.
+func TestFCCLIPEncoder(t *testing.T) {
+	_, tensors, _ := checkpoint(t, "fcclip-attention")
+	source, _, err := ConvertDetectron2(openBeside, tensors, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []string{`"trunk":{"average":true,"deep":true,"depths":[1,1,1,2],"early":false,"kind":"resnet","stem":16,"widths":[64,128,256,512]}`, `"quick_gelu":true`, `"heads":2,"layers":2`} {
+		if !strings.Contains(string(source.Config), part) {
+			t.Errorf("the configuration has no %s: %s", part, source.Config)
+		}
+	}
+	with := openBeside
+	with.Settings = []byte(`{"quick_gelu": false}`)
+	if source, _, err = ConvertDetectron2(with, tensors, nil); err != nil || !strings.Contains(string(source.Config), `"quick_gelu":false`) {
+		t.Errorf("quick_gelu stays: %v", err)
+	}
+	for i := range tensors {
+		tensors[i].Name = strings.Replace(tensors[i].Name, visual, visual+"transformer.", 1)
+	}
+	if _, _, err := ConvertDetectron2(openBeside, tensors, nil); err == nil || !strings.Contains(err.Error(), "neither a ConvNeXt nor a ResNet") {
+		t.Errorf("another encoder: %v", err)
 	}
 }
 
