@@ -429,3 +429,39 @@ func TestCheckpoint(t *testing.T) {
 	t.Logf("class is off by %.1e", f.compare(t, "class", classLogits(t, p)))
 	t.Logf("scores are off by %.1e", f.compare(t, "scores", labelMaps(t, p, b.Labels)))
 }
+
+// A ResNet that begins with three convolutions, which transformers does not have, is
+// what testdata/deep.py has made of a checkpoint in detectron2's layout.
+func TestDeepStem(t *testing.T) {
+	const name = "deep"
+	f := readFixture(t, name+".safetensors")
+	tensors, _ := f.checkpoint(t, name)
+	labels := strings.Split(string(f.bytes(t, "labels")), "\n")
+	for _, d := range devices {
+		t.Run(d.name, func(t *testing.T) {
+			source, report, err := huggingface.ConvertDetectron2(huggingface.Beside{Names: labels, Settings: []byte(`{"short": 64, "long": 640}`)}, tensors, nil)
+			must(t, err)
+			if len(report.Unused) > 0 {
+				t.Errorf("nothing takes %q", report.Unused)
+			}
+			device, err := d.open()
+			must(t, err)
+			m, worst := loadSource(t, source, device), worstErrors{}
+			for picture, size := range basePictures {
+				rgba := testPixels(picture, size.width, size.height)
+				taps := baseTaps(t, m, size.width, size.height, rgba)
+				for _, what := range []string{"f4", "f8", "f16", "f32"} {
+					worst.add(what, f.compare(t, picture+"/"+what, taps[what]))
+				}
+				p, err := m.NewPicture(size.width, size.height)
+				must(t, err)
+				must(t, p.Write(rgba))
+				must(t, p.Encode())
+				worst.add("class", f.compare(t, picture+"/class", classLogits(t, p)))
+				worst.add("scores", f.compare(t, picture+"/scores", labelMaps(t, p, labels)))
+				must(t, p.Close())
+			}
+			worst.log(t)
+		})
+	}
+}

@@ -344,8 +344,9 @@ def make_checkpoint(folder, name):
     save_file(fixture, folder / "expected.safetensors")
 
 
-if len(sys.argv) == 3:
-    make_checkpoint(Path(sys.argv[1]), sys.argv[2])
-else:
-    for name in sys.argv[1:] or ["fcclip", "fcclip-attention"]:
-        make_fixture(name)
+if __name__ == "__main__":
+    if len(sys.argv) == 3:
+        make_checkpoint(Path(sys.argv[1]), sys.argv[2])
+    else:
+        for name in sys.argv[1:] or ["fcclip", "fcclip-attention"]:
+            make_fixture(name)
