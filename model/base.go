@@ -408,8 +408,12 @@ func readBaseConfig(m *weights.Manifest) (BaseConfig, error) {
 	}
 	switch t := f.Fields("trunk"); t.Text("kind") {
 	case "resnet":
-		c.Trunk = ResNetConfig{Stem: t.Int("stem"), Basic: t.Has("basic") && t.Bool("basic"), Early: t.Bool("early"), Deep: t.Has("deep") && t.Bool("deep"), Average: t.Has("average") && t.Bool("average"),
-			Widths: four(t, "widths"), Depths: four(t, "depths")}
+		r := ResNetConfig{Stem: t.Int("stem"), Basic: t.Has("basic") && t.Bool("basic"), Early: t.Bool("early"), Deep: t.Has("deep") && t.Bool("deep"),
+			Average: t.Has("average") && t.Bool("average"), Widths: four(t, "widths"), Depths: four(t, "depths")}
+		if t.Has("dilations") {
+			r.Dilations = t.Ints("dilations")
+		}
+		c.Trunk = r
 	case "swin":
 		c.Trunk = SwinConfig{Window: t.Int("window"), Widths: four(t, "widths"), Depths: four(t, "depths"), Heads: four(t, "heads"), FFN: four(t, "ffn")}
 	case "convnext":

@@ -465,3 +465,22 @@ func TestDeepStem(t *testing.T) {
 		})
 	}
 }
+
+func TestDeepStemRefuses(t *testing.T) {
+	const name = "deep"
+	f := readFixture(t, name+".safetensors")
+	tensors, _ := f.checkpoint(t, name)
+	beside := huggingface.Beside{Names: strings.Split(string(f.bytes(t, "labels")), "\n")}
+	for _, c := range []struct{ old, new string }{
+		{`"deep":true`, `"deep":false`}, {`"stem":32`, `"stem":16`}, {`"dilations":[1,2,4]`, `"dilations":[1,2]`}, {`"dilations":[1,2,4]`, `"dilations":[2,2,4]`},
+		{`"dilations":[1,2,4]`, `"dilations":[1,2,400]`}, {`"dilations":[1,2,4]`, `"dilations":4`},
+	} {
+		source, _, err := huggingface.ConvertDetectron2(beside, tensors, nil)
+		must(t, err)
+		refuses(t, source, c.old, c.new)
+	}
+	beside.Settings = []byte(`{"res5_multi_grid": [1, 2]}`)
+	if _, _, err := huggingface.ConvertDetectron2(beside, tensors, nil); err == nil || !strings.Contains(err.Error(), "res5_multi_grid") {
+		t.Errorf("a dilation too few: %v", err)
+	}
+}

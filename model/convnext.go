@@ -45,7 +45,7 @@ func (c ConvNeXtConfig) sensible() bool {
 func (c ConvNeXtConfig) load(l *loader, pixels normalisation) imageEncoder {
 	in := c.Widths[0]
 	t := convNeXt{norm: l.layerNorm("trunk.norm", in, convNeXtEps)}
-	t.stem = conv{linear{in: rgbx, out: in}, patchSize}
+	t.stem = conv{linear: linear{in: rgbx, out: in}, size: patchSize}
 	t.stem.weight, t.stem.bias = l.pixelWeight("trunk.stem.weight", in, patchSize, pixels.factor()), l.vector("trunk.stem.bias", in)
 	for i, out := range c.Widths {
 		stage, s := "trunk.stages."+itoa(i), &t.stages[i]

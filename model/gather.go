@@ -7,14 +7,15 @@ import "github.com/pmp-seg/pmp/kernel"
 
 // conv is a convolution with a square kernel and padding by half of it.
 type conv struct {
-	linear // of a row of size*size*in numbers
-	size   int
+	linear   // of a row of size*size*in numbers
+	size     int
+	dilation int // cells from one that is seen to the next; 0 is 1
 }
 
 // conv reads a convolution; without a bias it is zero.
 func (l *loader) conv(name string, in, out, size int, bias bool) conv {
 	l.check(name+".weight", out, in, size, size)
-	f := conv{linear{in: in, out: out}, size}
+	f := conv{linear: linear{in: in, out: out}, size: size}
 	if size == 1 && bias {
 		f.linear = l.dense(name, in, out, fromRows)
 		return f
@@ -38,6 +39,14 @@ func (g graph) conv(x grid, f conv, stride int, act kernel.Act) grid {
 		return g.pointwise(g.every(x, stride), f.linear, act, kernel.View{})
 	}
 	y := g.grid((x.h+stride-1)/stride, (x.w+stride-1)/stride, f.out)
+	if f.dilation > 1 {
+		if stride > 1 || f.size != 3 {
+			panic("model: a dilated convolution is one of three by three without a stride")
+		}
+		seen := g.gatherBy(table{kind: tableRound, h: x.h, w: x.w, toH: x.h, toW: 9 * x.w, dilation: f.dilation}, x, kernel.View{})
+		g.Do(kernel.MatMul{Dst: y.View, A: seen.View, B: g.Const(f.weight), Bias: g.Const(f.bias), M: y.cells(), N: f.out, K: 9 * f.in, Act: act})
+		return y
+	}
 	x = g.pad(x, f.size/2)
 	g.Do(kernel.Conv{Dst: y.View, A: x.View, B: g.Const(f.weight), Bias: g.Const(f.bias),
 		H: y.h, W: y.w, N: f.out, Size: f.size, Stride: stride, C: f.in, WP: x.w, Act: act})
@@ -84,6 +93,7 @@ type table struct {
 	kind           tableKind
 	h, w, toH, toW int
 	cut            windows // of tableWindows and tableCells
+	dilation       int     // of tableRound
 }
 
 type tableKind uint8
@@ -95,6 +105,7 @@ const (
 	tablePool                     // windows of three by three, every second
 	tableAverage                  // the means of cells two by two
 	tableResize                   // the four nearest, with their weights
+	tableRound                    // each cell and the eight round it, dilation apart
 	tableMerge                    // cells two by two, columns first
 	tableWindows                  // a row of cells for each window of toW cells
 	tableCells                    // what tableWindows has made, as it was
@@ -158,6 +169,8 @@ func (g graph) tableOf(k table) gathered {
 					at(int(ys.First[y])+i/2, int(xs.First[x])+i%2)
 					weight = append(weight, ys.Weights[2*y+i/2]*xs.Weights[2*x+i%2])
 				}
+			case tableRound:
+				at(y+(x%9/3-1)*k.dilation, x/9+(x%3-1)*k.dilation)
 			case tableMerge:
 				at(2*y+x%2, 2*(x/4)+x/2%2)
 			case tableCells:

@@ -38,12 +38,19 @@ type ResNetConfig struct {
 	// has them: behind the stem, and in blocks behind the second convolution and before
 	// the shortcut.
 	Average bool
+	// Dilations, if there are any, are those of the three by three convolutions of the
+	// last stage, a number for each block.
+	Dilations []int
 }
 
 func (c ResNetConfig) channels() [4]int { return c.Widths }
 
 func (c ResNetConfig) sensible() bool {
 	ok := multiple(c.Stem, 8, 1024, 8) && !(c.Deep && c.Stem%16 != 0) && !(c.Average && (c.Basic || c.Early))
+	ok = ok && (len(c.Dilations) == 0 || len(c.Dilations) == c.Depths[3] && !c.Basic)
+	for i, dilation := range c.Dilations {
+		ok = ok && within(dilation, 1, 64) && (dilation == 1 || i > 0 || c.Early || c.Average)
+	}
 	for i, width := range c.Widths {
 		ok = ok && multiple(width, 32, kernel.MaxK8, 32) && within(c.Depths[i], 1, 64)
 	}
@@ -56,7 +63,7 @@ func (c ResNetConfig) load(l *loader, pixels normalisation) imageEncoder {
 	if c.Deep {
 		first, half, size = "trunk.stem.0", c.Stem/2, 3
 	}
-	stem := conv{linear{in: rgbx, out: half}, size}
+	stem := conv{linear: linear{in: rgbx, out: half}, size: size}
 	stem.weight, stem.bias = l.pixelWeight(first+".weight", half, size, pixels.factor()), l.vector(first+".bias", half)
 	t.stem = []conv{stem}
 	if c.Deep {
@@ -75,6 +82,9 @@ func (c ResNetConfig) load(l *loader, pixels normalisation) imageEncoder {
 				b.convs = []conv{l.conv(name+".reduce", in, out/4, 1, true), l.conv(name+".conv", out/4, out/4, 3, true), l.conv(name+".expand", out/4, out, 1, true)}
 				if !c.Early {
 					b.strided = 1
+				}
+				if stage == len(c.Widths)-1 && len(c.Dilations) > 0 {
+					b.convs[1].dilation = c.Dilations[i]
 				}
 			}
 			if in != out || b.stride > 1 {

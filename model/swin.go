@@ -49,7 +49,7 @@ const patchSize = 4
 
 func (c SwinConfig) load(l *loader, pixels normalisation) imageEncoder {
 	t := swin{window: c.Window, norm: l.layerNorm("trunk.norm", c.Widths[0], layerNormEps)}
-	t.patch = conv{linear{in: rgbx, out: c.Widths[0]}, patchSize}
+	t.patch = conv{linear: linear{in: rgbx, out: c.Widths[0]}, size: patchSize}
 	t.patch.weight = l.pixelWeight("trunk.patch.weight", c.Widths[0], patchSize, pixels.factor())
 	t.patch.bias = l.vector("trunk.patch.bias", c.Widths[0])
 	for i, d := range c.Widths {
@@ -209,12 +209,12 @@ func (c windows) cells() []int32 {
 // intoWindows makes a row of cells of each window.
 func (g graph) intoWindows(x grid, c windows) grid {
 	down, across := c.sides()
-	return g.gatherBy(table{tableWindows, x.h, x.w, down * across, c.size * c.size, c}, x, kernel.View{})
+	return g.gatherBy(table{kind: tableWindows, h: x.h, w: x.w, toH: down * across, toW: c.size * c.size, cut: c}, x, kernel.View{})
 }
 
 // outOfWindows is the other way round.
 func (g graph) outOfWindows(x grid, c windows) grid {
-	return g.gatherBy(table{tableCells, x.h, x.w, c.h, c.w, c}, x, kernel.View{})
+	return g.gatherBy(table{kind: tableCells, h: x.h, w: x.w, toH: c.h, toW: c.w, cut: c}, x, kernel.View{})
 }
 
 // apart is what is added to the bias, for each group of shifted windows, so that

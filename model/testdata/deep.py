@@ -17,14 +17,14 @@ from base import HERE, LABELS, MARGIN, MEAN, PICTURES, STAGES, STD, mask2former,
 from fcclip import ENCODER, PREDICTOR, fill, head_name, numbers, weights
 from streams import fixture, picture, sampled, uniform
 
-WIDTHS, DEPTHS = [32, 64, 96, 160], [2, 1, 1, 1]
+WIDTHS, DEPTHS, GRID = [32, 64, 96, 160], [2, 1, 1, 3], [1, 2, 4]    # dilations of the last stage
 
 
 class Conv(nn.Conv2d):
     """A convolution and the norm behind it."""
 
-    def __init__(self, channels, out, size, stride=1):
-        super().__init__(channels, out, size, stride, size // 2, bias=False)
+    def __init__(self, channels, out, size, stride=1, dilation=1):
+        super().__init__(channels, out, size, stride, size // 2 * dilation, dilation, bias=False)
         self.norm = nn.BatchNorm2d(out)
 
     def forward(self, x):
@@ -32,9 +32,9 @@ class Conv(nn.Conv2d):
 
 
 class Block(nn.Module):
-    def __init__(self, channels, out, stride):
+    def __init__(self, channels, out, stride, dilation):
         super().__init__()
-        self.conv1, self.conv2, self.conv3 = Conv(channels, out // 4, 1), Conv(out // 4, out // 4, 3, stride), Conv(out // 4, out, 1)
+        self.conv1, self.conv2, self.conv3 = Conv(channels, out // 4, 1), Conv(out // 4, out // 4, 3, stride, dilation), Conv(out // 4, out, 1)
         self.shortcut = Conv(channels, out, 1, stride) if stride > 1 or channels != out else nn.Identity()
 
     def forward(self, x):
@@ -49,7 +49,7 @@ class ResNet(nn.Module):
         for i, (out, depth) in enumerate(zip(WIDTHS, DEPTHS)):
             blocks = []
             for j in range(depth):
-                blocks.append(Block(width, out, 2 if i > 0 and j == 0 else 1))
+                blocks.append(Block(width, out, 2 if i > 0 and j == 0 else 1, GRID[j] if i == 3 else 1))
                 width = out
             self.add_module(f"res{i + 2}", nn.Sequential(*blocks))
 

@@ -33,6 +33,10 @@ type Settings struct {
 	Heads int        `json:"heads"`         // of MaskFormer; Mask2Former's tensors tell
 	Early bool       `json:"stride_in_1x1"` // where a block of the ResNet takes its stride
 
+	// Grid is the dilation of each block of the ResNet's last stage; without it 1, 2 and 4
+	// where three convolutions begin, as detectron2's DeepLab has it, and else 1.
+	Grid []int `json:"res5_multi_grid"`
+
 	// FC-CLIP
 	Alpha     float64 `json:"alpha"`
 	Beta      float64 `json:"beta"`
@@ -245,16 +249,20 @@ func (n detectron2Names) config(x *converter, s Settings) (*config, error) {
 
 // encoder finds out what the image encoder is.
 func (n detectron2Names) encoder(x *converter, c *config, s Settings) error {
-	isSwin := n.has("backbone.patch_embed.")
+	isSwin, grid := n.has("backbone.patch_embed."), true
 	if isSwin {
 		c.backbone = n.swin(x)
 	} else {
 		r := x.resNetOf(n, n.of)
-		r.Early = s.Early
+		if r.Early, r.Grid = s.Early, s.Grid; r.Grid == nil && r.Deep {
+			r.Grid = []int{1, 2, 4}
+		}
+		grid = r.Grid == nil || len(r.Grid) == r.Depths[3]
 		c.backbone = r
 	}
 	return refused(
 		refusal{!isSwin && !n.has("backbone.res2."), "its backbone is neither a ResNet nor a Swin Transformer"},
+		refusal{!grid, "its last stage needs a dilation for each block, res5_multi_grid in its .json"},
 		refusal{n.has("backbone.absolute_pos_embed"), "its Swin Transformer has absolute positions"},
 		refusal{n.has(predictor + "class_embed.layers."), "its classes are embeddings, not a list"},
 	)

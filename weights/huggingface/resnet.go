@@ -18,8 +18,9 @@ type resnet struct {
 	Early       bool   `json:"downsample_in_bottleneck"`
 
 	// Not in the transformers library
-	Deep    bool `json:"-"` // the stem is three convolutions
-	Average bool `json:"-"` // strides are means of cells, as CLIP has them
+	Deep    bool  `json:"-"` // the stem is three convolutions
+	Average bool  `json:"-"` // strides are means of cells, as CLIP has them
+	Grid    []int `json:"-"` // dilations in the last stage, a number for each block, or none
 }
 
 func newResNet() *resnet {
@@ -47,6 +48,9 @@ func (r *resnet) trunk() map[string]any {
 	}
 	if r.Average {
 		t["average"] = true
+	}
+	if r.Grid != nil {
+		t["dilations"] = r.Grid
 	}
 	return t
 }
