@@ -270,7 +270,8 @@ func TestDetectron2Refuses(t *testing.T) {
 		{labels, string(settings), without("predictor."), "neither"},
 		{labels, string(settings), without("backbone."), "neither a ResNet"},
 		{labels, string(settings), with("backbone.absolute_pos_embed"), "absolute"},
-		{labels, string(settings), with("backbone.stem.conv2.weight"), "stem.conv3"},
+		{labels, string(settings), with("backbone.stem.conv2.weight"), "res5_multi_grid"},
+		{labels, `{"heads": 4, "res5_multi_grid": [1]}`, with("backbone.stem.conv2.weight"), "stem.conv3"},
 		{labels, string(settings), with("sem_seg_head.predictor.transformer.encoder.layers.0.linear1.weight"), "encoder"},
 		{labels, string(settings), with(theirs[0].Name), "two of the files"},
 	} {
