@@ -400,8 +400,13 @@ func inIntegers(t *testing.T, source *quantize.Source, tensors func(m *Model, p 
 	}
 }
 
-// TestCheckpoint compares a whole checkpoint with what testdata/checkpoint.py has
-// written beside it.
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// TestCheckpoint compares a whole checkpoint with what testdata/checkpoint.py or
+// testdata/fcclip.py has written beside it.
 func TestCheckpoint(t *testing.T) {
 	dir := os.Getenv("PMP_CHECKPOINT")
 	if dir == "" {
@@ -410,9 +415,13 @@ func TestCheckpoint(t *testing.T) {
 	file, err := os.ReadFile(filepath.Join(dir, "expected.safetensors"))
 	must(t, err)
 	f := parseFixture(t, file)
-	source, _, err := huggingface.ReadDir(dir)
+	source, _, err := huggingface.Read(dir)
 	must(t, err)
-	const width, height = 320, 256
+	if backbone := filepath.Join(dir, "backbone.pth"); exists(backbone) {
+		_, err = huggingface.ReadBackbone(source, backbone)
+		must(t, err)
+	}
+	const width, height, picture = 320, 256, "checkpoint"
 	var config map[string]any
 	must(t, json.Unmarshal(source.Config, &config))
 	config["picture"] = map[string]any{"width": width, "height": height, "mean": []float64{0.485, 0.456, 0.406}, "std": []float64{0.229, 0.224, 0.225}}
@@ -423,11 +432,17 @@ func TestCheckpoint(t *testing.T) {
 	m := loadSource(t, source, device)
 	p, err := m.NewPicture(width, height)
 	must(t, err)
-	must(t, p.Write(testPixels("checkpoint", width, height)))
+	must(t, p.Write(testPixels(picture, width, height)))
 	must(t, p.Encode())
-	b := m.network.(*base)
-	t.Logf("class is off by %.1e", f.compare(t, "class", classLogits(t, p)))
-	t.Logf("scores are off by %.1e", f.compare(t, "scores", labelMaps(t, p, b.Labels)))
+	worst, b := worstErrors{}, m.network.(*base)
+	if b.open != nil {
+		comparePrompts(t, f, m, worst)
+		compareProposals(t, f, picture, p, worst)
+	} else {
+		worst.add("class", f.compare(t, "class", classLogits(t, p)))
+		worst.add("scores", f.compare(t, "scores", labelMaps(t, p, b.Labels)))
+	}
+	worst.log(t)
 }
 
 // A ResNet that begins with three convolutions, which transformers does not have, is

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -87,5 +88,63 @@ func TestImportPublic(t *testing.T) {
 	err := run([]string{"segment", photo, "unicorn", "-weights", target}, &bytes.Buffer{})
 	if err == nil || !strings.Contains(err.Error(), "potted plant") {
 		t.Errorf("a name that is not a label: %v", err)
+	}
+}
+
+// A ResNet of torchvision takes the place of the checkpoint's, and the answer with it is
+// another one; its own ResNet under torchvision's names changes nothing.
+func TestImportBackbone(t *testing.T) {
+	config, all, _ := checkpointtest.Read(t, "../../model/testdata/mask2former.safetensors")
+	base := t.TempDir()
+	write := func(dir, name string, data []byte) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, data, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	write(base, "config.json", config)
+	write(base, "preprocessor_config.json", []byte(`{"size":{"width":64,"height":96}}`))
+	write(base, "model.safetensors", quantize.Safetensors(checkpointtest.Entries(all...)))
+	replace := strings.NewReplacer("embedder.embedder.convolution", "conv1", "embedder.embedder.normalization", "bn1",
+		"encoder.stages.0.layers", "layer1", "encoder.stages.1.layers", "layer2", "encoder.stages.2.layers", "layer3", "encoder.stages.3.layers", "layer4",
+		"layer.0.convolution", "conv1", "layer.1.convolution", "conv2", "layer.2.convolution", "conv3", "layer.0.normalization", "bn1", "layer.1.normalization", "bn2",
+		"layer.2.normalization", "bn3", "shortcut.convolution", "downsample.0", "shortcut.normalization", "downsample.1")
+	var twin, other []quantize.Tensor
+	for _, x := range all {
+		if name, ok := strings.CutPrefix(x.Name, "model.pixel_level_module.encoder."); ok {
+			x.Name = replace.Replace(name)
+			twin = append(twin, x)
+			x.Data = slices.Clone(x.Data)
+			slices.Reverse(x.Data)
+			other = append(other, x)
+		}
+	}
+	answer := func(backbone []quantize.Tensor) string {
+		args, dir := []string{"import", base, "-o", filepath.Join(t.TempDir(), "weights")}, t.TempDir()
+		if backbone != nil {
+			args = append(args, "-backbone", write(dir, "resnet.safetensors", quantize.Safetensors(checkpointtest.Entries(backbone...))))
+		}
+		if out := pmp(t, args...); strings.Contains(out, "unused") {
+			t.Errorf("the report is %q", out)
+		}
+		return pmp(t, "segment", "../../site/examples/cat.jpg", "dog", "-weights", args[3], "-json")
+	}
+	own := answer(nil)
+	if answer(twin) != own {
+		t.Error("a twin changes the answer")
+	}
+	if answer(other) == own {
+		t.Error("another ResNet changes nothing")
+	}
+	short := write(t.TempDir(), "short.safetensors", quantize.Safetensors(checkpointtest.Entries(twin[:9]...)))
+	for want, args := range map[string][]string{
+		"not a ResNet as torchvision": {base, "-backbone", short},
+		"public checkpoints":          {t.TempDir(), "-backbone", short},
+	} {
+		if err := run(append([]string{"import", "-o", filepath.Join(t.TempDir(), "weights")}, args...), &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want an error with %q", err, want)
+		}
 	}
 }

@@ -46,6 +46,7 @@ func importWeights(args []string, out io.Writer) error {
 	dir := flags.String("o", "", "folder to write the weights to")
 	store := flags.String("store", "", "f32, f16 or int8: how tensors are stored (default: f16 for a public checkpoint, int8, where that does no harm, for ours)")
 	pmp := flags.Bool("pmp", false, "add prompt guidance to a public checkpoint, to be trained: until then it changes nothing")
+	backbone := flags.String("backbone", "", "`file` with a classifier of torchvision, whose ResNet takes the place of a public checkpoint's")
 	rest, err := parse(flags, args)
 	if err != nil {
 		return err
@@ -62,9 +63,12 @@ func importWeights(args []string, out io.Writer) error {
 	if *pmp && !public {
 		return errors.New("-pmp is for public checkpoints; whether ours has prompt guidance is decided when it is trained")
 	}
+	if *backbone != "" && !public {
+		return errors.New("-backbone is for public checkpoints with a ResNet; ours has another image encoder")
+	}
 	read, weigh := quantize.ReadDir, fitting
 	if public {
-		read = func(path string) (*quantize.Source, error) { return readPublic(path, *pmp, out) }
+		read = func(path string) (*quantize.Source, error) { return readPublic(path, *backbone, *pmp, out) }
 		weigh = func(s *quantize.Source, _ io.Writer) (quantize.Files, *weights.Manifest, error) { return quantized(s) }
 	}
 	source, err := read(rest[0])
@@ -91,22 +95,20 @@ func importWeights(args []string, out io.Writer) error {
 	return nil
 }
 
-// readPublic reads a public checkpoint, tells what became of
-// its tensors, and adds prompt guidance, which reads with the shipped text encoder.
-func readPublic(path string, guided bool, out io.Writer) (*quantize.Source, error) {
+// readPublic reads a public checkpoint, with another ResNet if backbone is one's file, tells
+// what became of its tensors, and adds prompt guidance, which reads with the shipped text encoder.
+func readPublic(path, backbone string, guided bool, out io.Writer) (*quantize.Source, error) {
 	source, report, err := huggingface.Read(path)
 	if err != nil {
 		return nil, err
 	}
-	needless := 0
-	for _, name := range report.Unused {
-		if huggingface.Ignored(name) {
-			needless++
-		} else {
-			fmt.Fprintf(out, "unused: %s\n", name)
+	tell(out, report)
+	if backbone != "" {
+		if report, err = huggingface.ReadBackbone(source, backbone); err != nil {
+			return nil, err
 		}
+		tell(out, report)
 	}
-	fmt.Fprintf(out, "%d tensors are used, %d are not, and %d need not be\n", len(report.Used), len(report.Unused)-needless, needless)
 	source.Store = weights.F16
 	if !guided {
 		return source, nil
@@ -116,6 +118,19 @@ func readPublic(path string, guided bool, out io.Writer) (*quantize.Source, erro
 		return nil, err
 	}
 	return source, huggingface.Guide(source, reader)
+}
+
+// tell says what became of a checkpoint's tensors.
+func tell(out io.Writer, report huggingface.Report) {
+	needless := 0
+	for _, name := range report.Unused {
+		if huggingface.Ignored(name) {
+			needless++
+		} else {
+			fmt.Fprintf(out, "unused: %s\n", name)
+		}
+	}
+	fmt.Fprintf(out, "%d tensors are used, %d are not, and %d need not be\n", len(report.Used), len(report.Unused)-needless, needless)
 }
 
 // fitting makes weights of a source's tensors, without those that the network

@@ -1,10 +1,13 @@
 """Runs transformers on a checkpoint of any size and keeps what it says, for the test that compares it with ours:
 
     python checkpoint.py FOLDER [mask2former|maskformer [ENCODER]]
+    python checkpoint.py FOLDER mask2former torchvision
     PMP_CHECKPOINT=FOLDER go test ./model -run TestCheckpoint -v
 
 FOLDER has what save_pretrained writes. With a name the folder is filled first, with a network of the usual size (100 queries,
 ResNet-50 unless ENCODER is another one of ENCODERS) and random weights. FOLDER/expected.safetensors is made in 32 bits, of a picture of SIZE that is not resized.
+"torchvision" leaves a ResNet-50 of torchvision in FOLDER/backbone.pth too, and what is expected is what the network says with that
+one in the place of its own.
 """
 import sys
 from pathlib import Path
@@ -13,6 +16,7 @@ import torch
 from safetensors.numpy import save_file
 from transformers import (AutoConfig, Mask2FormerConfig, Mask2FormerForUniversalSegmentation, MaskFormerConfig, MaskFormerDetrConfig,
                           MaskFormerForInstanceSegmentation, ResNetConfig, SwinConfig)
+from transformers.modeling_outputs import BackboneOutput
 
 from streams import fixture, picture, sampled
 
@@ -32,13 +36,9 @@ ENCODERS = {"resnet": ResNetConfig(**STAGES),
             "swin-base": swin(128, 4, 18, 12), "swin-large": swin(192, 6, 18, 12)}
 
 
-def make(folder, name, encoder="resnet"):
-    torch.manual_seed(1)
-    backbone = ENCODERS[encoder]
-    config = Mask2FormerConfig(backbone_config=backbone, num_labels=133) if name == "mask2former" else \
-        MaskFormerConfig(backbone_config=backbone, decoder_config=MaskFormerDetrConfig(), num_labels=150)
-    model = MODELS[name](config)
-    for key, x in model.state_dict().items():         # what initialisation leaves at 0 and 1 would hide mistakes
+def loosen(model):
+    """What initialisation leaves at 0 and 1 would hide mistakes."""
+    for key, x in model.state_dict().items():
         last = key.rsplit(".", 1)[-1]
         if last == "running_var":
             x.uniform_(0.5, 1.5)
@@ -46,13 +46,37 @@ def make(folder, name, encoder="resnet"):
             x.uniform_(-1, 1)
         elif x.is_floating_point() and x.dim() == 1 and "criterion" not in key:
             x.copy_(torch.rand_like(x) * 0.4 + (0.8 if last == "weight" else -0.2))
+
+
+def make(folder, name, encoder="resnet"):
+    torch.manual_seed(1)
+    backbone = ENCODERS[encoder]
+    config = Mask2FormerConfig(backbone_config=backbone, num_labels=133) if name == "mask2former" else \
+        MaskFormerConfig(backbone_config=backbone, decoder_config=MaskFormerDetrConfig(), num_labels=150)
+    model = MODELS[name](config)
+    loosen(model)
     model.save_pretrained(folder)
 
 
+def torchvision_backbone(folder):
+    """The maps of a ResNet-50 of torchvision, whose state dict stays in a folder, as transformers wants them of a backbone."""
+    from torchvision.models import resnet50
+    from torchvision.models._utils import IntermediateLayerGetter
+    classifier = resnet50(weights=None)
+    loosen(classifier)
+    torch.save(classifier.state_dict(), folder / "backbone.pth")
+    body = IntermediateLayerGetter(classifier.eval(), {f"layer{i}": str(i) for i in range(1, 5)})
+    body.forward = lambda x, **_: BackboneOutput(feature_maps=tuple(IntermediateLayerGetter.forward(body, x).values()))
+    return body
+
+
 folder = Path(sys.argv[1])
+replaced = sys.argv[3:] == ["torchvision"]
 if len(sys.argv) > 2:
-    make(folder, *sys.argv[2:])
+    make(folder, *sys.argv[2:4 - replaced])
 model = MODELS[AutoConfig.from_pretrained(folder).model_type].from_pretrained(folder).eval()
+if replaced:
+    model.model.pixel_level_module.encoder = torchvision_backbone(folder)
 pixels = torch.from_numpy((picture("checkpoint", *SIZE) / 255.0 - MEAN) / STD).float().permute(2, 0, 1)[None]
 with torch.no_grad():
     out = model(pixel_values=pixels)

@@ -8,7 +8,8 @@ here. A fixture lists the tensors by the names that an FC-CLIP checkpoint has fo
     python fcclip.py FOLDER RN50                      # or RN101, RN50x4, RN50x16, RN50x64; needs open_clip
     PMP_CHECKPOINT=FOLDER go test ./model -run TestCheckpoint -v
 
-makes a checkpoint of the usual size (250 queries) with random weights in FOLDER, whose CLIP is open_clip's own, in 32 bits.
+makes a checkpoint of the usual size with random weights in FOLDER, whose CLIP is open_clip's own, in 32 bits. It has 20 queries: with
+250 some mask logit is so near to zero that rounding decides whether a cell is under the mask.
 """
 import gzip
 import json
@@ -190,7 +191,7 @@ def norm(x, name, eps):
 
 def pooled(features, logits):
     """[H·W,C] under masks [Q,H·W]."""
-    mask = (logits > 0).double()
+    mask = (logits > 0).to(features.dtype)
     return (mask / (mask.sum(-1, keepdim=True) + 1e-8)) @ features
 
 
@@ -245,7 +246,7 @@ def whole(name):
     clip = open_clip.create_model(name, pretrained=None, force_quick_gelu=True).float().eval().requires_grad_(False)
     widths = [4 * clip.visual.conv3.out_channels << i for i in range(4)]
     model = Mask2FormerForUniversalSegmentation(Mask2FormerConfig(
-        backbone_config=ResNetConfig(hidden_sizes=widths, depths=[1] * 4, out_features=STAGES), num_queries=250)).float().eval()
+        backbone_config=ResNetConfig(hidden_sizes=widths, depths=[1] * 4, out_features=STAGES), num_queries=20)).float().eval()
     see = with_clip(model, clip.visual)
     fill(clip, lambda k: CLIP + k)                    # the text encoder too
     merges = gzip.open(Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz", "rt", encoding="utf-8").read().split("\n")[:49152 - 256 - 1]
@@ -254,10 +255,11 @@ def whole(name):
 
 
 @torch.no_grad()
-def run(model, see, read, pictures, valid):
-    """Keeps what the network says of pictures. With valid, as FC-CLIP has it for ResNets, CLIP has no share in masks that hold no cell of its map."""
+def run(model, see, read, pictures, prompts, valid, least):
+    """Keeps what the network says of pictures. With valid, as FC-CLIP has it for ResNets, CLIP has no share in masks that hold no cell of its
+    map. No mask logit that matters is nearer to zero than least."""
     names, counts = [], []
-    for prompt in PROMPTS:
+    for prompt in prompts:
         synonyms = prompt.replace(", ", ",").split(",")
         names += synonyms
         counts.append(len(synonyms))
@@ -290,6 +292,7 @@ def run(model, see, read, pictures, valid):
         sampled(f"{case}/class embedding", c)
         v = see(stages[-1], coarse[0])
         there = (coarse[0].flatten(1) > 0).any(-1, keepdim=True)
+        assert there.any(), "no mask holds a cell"
         sampled(f"{case}/clip embedding", v.where(there, 0.0) if valid else v)
         if valid:
             sampled(f"{case}/there", there)
@@ -309,10 +312,10 @@ def run(model, see, read, pictures, valid):
         for what, logits in [("masks", masks), ("coarse", coarse), *((f"steering {i}", s) for i, s in enumerate(steering[:-1]))]:
             margin = (logits.abs().min() / logits.std()).item()
             print(case, what, "inside", round((logits > 0).double().mean().item(), 2), "empty", int((logits[0].flatten(1) > 0).sum(-1).eq(0).sum()), "margin", margin)
-            assert margin > MARGIN or text.dtype == torch.float32, "change SALT"
+            assert margin > least, "change SALT"
         print(case, "P", p.max(0).values, "void", void.mean())
 
-    for key, value in {"prompts": "\n".join(PROMPTS), "trained": "\n".join(TRAINED)}.items():
+    for key, value in {"prompts": "\n".join(prompts), "trained": "\n".join(TRAINED)}.items():
         fixture[key] = np.frombuffer(value.encode(), np.uint8)
 
 
@@ -322,7 +325,7 @@ def make_fixture(name):
     weights.clear()
     fixture.clear()
     model, see, read, merges = small(name)
-    run(model, see, read, PICTURES, name != "fcclip")
+    run(model, see, read, PICTURES, PROMPTS, name != "fcclip", MARGIN)
     assert name == "fcclip" or any(k.endswith("/there") and not x.all() for k, x in fixture.items()), "every mask holds a cell"
     fixture["names"] = np.frombuffer("\n".join(" ".join([k, "F32", *map(str, x.shape)]) for k, x in sorted(weights.items())).encode(), np.uint8)
     fixture["merges"] = np.frombuffer(merges.encode(), np.uint8)
@@ -333,10 +336,17 @@ def make_fixture(name):
 
 def make_checkpoint(folder, name):
     global draw
-    generator = torch.Generator().manual_seed(1)
-    draw = lambda _, shape, middle, width: middle + width * (2 * torch.rand(shape, generator=generator) - 1)
-    model, see, read, merges = whole(name)
-    run(model, see, read, {"checkpoint": (320, 256)}, True)
+    for seed in range(1, 20):
+        generator = torch.Generator().manual_seed(seed)
+        draw = lambda _, shape, middle, width: middle + width * (2 * torch.rand(shape, generator=generator) - 1)
+        weights.clear()
+        fixture.clear()
+        model, see, read, merges = whole(name)
+        try:                                          # open_clip reads <|endoftext|> as any other text
+            run(model, see, read, {"checkpoint": (320, 256)}, [*PROMPTS[:-1], "it's a 3rd thing"], True, 3e-6)
+            break
+        except AssertionError as e:
+            print("seed", seed, e)
     folder.mkdir(parents=True, exist_ok=True)
     torch.save({"model": weights}, folder / "fcclip.pth")
     (folder / "fcclip.txt").write_text("\n".join(TRAINED))

@@ -449,6 +449,6 @@ func (x *converter) maskMLP(from string) {
 // Ignored tells of an unused tensor whether it is one that only training or a
 // classifier needs, or that follows from config.json.
 func Ignored(name string) bool {
-	return strings.HasSuffix(name, ".num_batches_tracked") || strings.HasPrefix(name, "criterion.") ||
+	return strings.HasSuffix(name, ".num_batches_tracked") || strings.HasPrefix(name, "criterion.") || strings.HasPrefix(name, "fc.") ||
 		strings.HasSuffix(name, ".relative_position_index") || strings.HasPrefix(name, imageLevel) && strings.Contains(name, ".layernorm.")
 }

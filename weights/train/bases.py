@@ -11,6 +11,7 @@ RUN/export is a folder for the transformers library, and in export/pmp lies what
 import argparse
 import json
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -187,13 +188,43 @@ def load_base(folder, names, points):
     return base, [number[n] for n in names], missing
 
 
-def load_backbone(base, folder):
-    """Fills the backbone from a folder with a classifier. The norms of a Swin's outputs are not part of one."""
+def load_backbone(base, path):
+    """Fills the backbone from a folder with a classifier, or from a file with the state dict of a ResNet of torchvision. The norms of a
+    Swin's outputs are not part of a classifier."""
     backbone = base.model.pixel_level_module.encoder
-    found, info = type(backbone).from_pretrained(folder, config=backbone.config, output_loading_info=True)
+    if Path(path).is_file():
+        if getattr(backbone.config, "downsample_in_bottleneck", False):
+            raise SystemExit("the base's ResNet has its strides where torchvision's have none; set downsample_in_bottleneck to false in its config.json")
+        want, found = backbone.state_dict(), torchvision(path)
+        found = {k: x for k, x in want.items() if k.endswith("num_batches_tracked")} | found        # older files lack these
+        depths = [len({k.split(".")[4] for k in found if k.startswith(f"encoder.stages.{i}.")}) for i in range(4)]
+        if all(depths) and depths != list(backbone.config.depths):
+            raise SystemExit(f"{path} has {depths} blocks in its stages, and the base's backbone {list(backbone.config.depths)}")
+        for k in [*want, *found]:
+            theirs, ours = ("nothing" if x is None else list(x.shape) for x in (found.get(k), want.get(k)))
+            if theirs != ours:
+                raise SystemExit(f"{path} has no backbone for this base: {theirs} for {k}, which is {ours} here")
+        backbone.load_state_dict(found)
+        return
+    found, info = type(backbone).from_pretrained(path, config=backbone.config, output_loading_info=True)
     if missing := sorted(k for k in info["missing_keys"] if "hidden_states_norms" not in k):
-        raise SystemExit(f"{folder} has no backbone for this base: {missing[0]} and {len(missing) - 1} more tensors are missing")
+        raise SystemExit(f"{path} has no backbone for this base: {missing[0]} and {len(missing) - 1} more tensors are missing")
     backbone.load_state_dict(found.state_dict())
+
+
+def torchvision(path):
+    """The state dict of a classifier of torchvision, without the classifier, in the transformers library's names."""
+    state = load_file(path) if str(path).endswith(".safetensors") else torch.load(path, map_location="cpu", weights_only=True)
+    parts = {"conv": "convolution", "bn": "normalization", "0": "convolution", "1": "normalization"}
+    found = {}
+    for key, x in state.get("state_dict", state).items():
+        key = re.sub(r"^(conv|bn)1\.", lambda m: f"embedder.embedder.{parts[m[1]]}.", key)
+        key = re.sub(r"^layer(\d)\.", lambda m: f"encoder.stages.{int(m[1]) - 1}.layers.", key)
+        key = re.sub(r"\.(conv|bn)(\d)\.", lambda m: f".layer.{int(m[2]) - 1}.{parts[m[1]]}.", key)
+        key = re.sub(r"\.downsample\.([01])\.", lambda m: f".shortcut.{parts[m[1]]}.", key)
+        if not key.startswith("fc."):
+            found[key] = x
+    return found
 
 
 def preprocessor(folder, size):
@@ -336,7 +367,7 @@ def options(argv=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--base", required=True, help="folder of a Mask2Former or a MaskFormer: config.json, and the tensors if it is trained")
     p.add_argument("--backbone", help="folder of a classifier whose backbone replaces the base's, for a base that has but a config.json "
-                   "(not for MaskFormer's Swin, which the library names otherwise)")
+                   "(not for MaskFormer's Swin, which the library names otherwise), or a file of a ResNet of torchvision")
     where = p.add_mutually_exclusive_group(required=True)
     where.add_argument("--coco", help="folder with annotations/panoptic_SPLIT.json, the PNGs beside it and the photos in SPLIT")
     where.add_argument("--photos", help="the folder of labelled photos that train.py takes")

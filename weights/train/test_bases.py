@@ -16,8 +16,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import safetensors.torch
 import torch
+import torch.nn.functional as F
 import transformers
+from torch import nn
 
 import bases
 import segments
@@ -170,6 +173,38 @@ class Network(unittest.TestCase):
                 with self.assertRaisesRegex(SystemExit, "has no backbone"):
                     bases.load_backbone(model.base, folder)
 
+    def test_torchvision(self):
+        """A classifier in torchvision's names, written down here, makes the maps of the backbone that it fills."""
+        model, _, _ = guided("mask2former-resnet")
+        backbone = model.base.model.pixel_level_module.encoder.eval()
+        classifier = TorchvisionResNet(backbone.config).eval()
+        for k, x in classifier.state_dict().items():
+            if x.is_floating_point():
+                torch.nn.init.uniform_(x, 0.5, 1.5) if k.endswith("running_var") else torch.nn.init.normal_(x, std=0.1)
+        state, x = classifier.state_dict(), torch.randn(1, 3, 64, 96)
+        with tempfile.TemporaryDirectory() as folder:
+            for ending, save in {"pth": torch.save, "safetensors": safetensors.torch.save_file}.items():
+                path = f"{folder}/resnet.{ending}"
+                for kept in (state, {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}):
+                    for p in backbone.parameters():
+                        torch.nn.init.zeros_(p)
+                    save(kept, path)
+                    bases.load_backbone(model.base, path)
+                    with torch.no_grad():
+                        for ours, theirs in zip(backbone(x).feature_maps, classifier(x), strict=True):
+                            self.assertLess((ours - theirs).abs().max(), 1e-4 * theirs.abs().max())
+            path = f"{folder}/wrong.pth"
+            for why, wrong in {"blocks in its stages": {k.replace("layer1.0.", "layer1.7."): v for k, v in state.items()} | state,
+                               "for encoder.stages.3.layers.0.layer.1.convolution.weight": state | {"layer4.0.conv2.weight": torch.zeros(3, 3)},
+                               "nothing for embedder": {k: v for k, v in state.items() if k != "conv1.weight"},
+                               "nothing here": state | {"layer4.0.conv4.weight": torch.zeros(3)}}.items():
+                torch.save(wrong, path)
+                with self.assertRaisesRegex(SystemExit, why):
+                    bases.load_backbone(model.base, path)
+            backbone.config.downsample_in_bottleneck = True
+            with self.assertRaisesRegex(SystemExit, "downsample_in_bottleneck"):
+                bases.load_backbone(model.base, f"{folder}/resnet.pth")
+
     def test_everything_learns(self):
         for name in TINY:
             model, pixels, text = guided(name, train_num_points=64)
@@ -181,6 +216,37 @@ class Network(unittest.TestCase):
                 self.assertEqual(p.grad is not None, p.requires_grad, key)
             norms = [p for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d) for p in (*m.parameters(), m.num_batches_tracked)]
             self.assertTrue(all(not p.requires_grad for p in norms) and all(p == 0 for p in norms if p.ndim == 0), "a batch norm learns")
+
+
+class TorchvisionResNet(nn.Module):
+    """A ResNet of bottlenecks with torchvision's names."""
+
+    def __init__(self, config):
+        super().__init__()
+        channels = config.embedding_size
+        self.conv1, self.bn1 = nn.Conv2d(3, channels, 7, 2, 3, bias=False), nn.BatchNorm2d(channels)
+        for i, (out, depth) in enumerate(zip(config.hidden_sizes, config.depths)):
+            stage = []
+            for j in range(depth):
+                block, stride = nn.Module(), 2 if i > 0 and j == 0 else 1
+                for k, (ins, outs, size, step) in enumerate(((channels, out // 4, 1, 1), (out // 4, out // 4, 3, stride), (out // 4, out, 1, 1)), 1):
+                    block.add_module(f"conv{k}", nn.Conv2d(ins, outs, size, step, size // 2, bias=False))
+                    block.add_module(f"bn{k}", nn.BatchNorm2d(outs))
+                if j == 0:
+                    block.downsample = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+                stage.append(block)
+                channels = out
+            self.add_module(f"layer{i + 1}", nn.Sequential(*stage))
+        self.fc = nn.Linear(channels, 7)
+
+    def forward(self, x):
+        x, maps = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1), []
+        for i in range(1, 5):
+            for b in getattr(self, f"layer{i}"):
+                y = F.relu(b.bn2(b.conv2(F.relu(b.bn1(b.conv1(x))))))
+                x = F.relu(b.bn3(b.conv3(y)) + (b.downsample(x) if hasattr(b, "downsample") else x))
+            maps.append(x)
+        return maps
 
 
 class Training(unittest.TestCase):
