@@ -37,13 +37,17 @@ const (
 	KindGroupNorm
 	KindDeformable
 	KindWindowAttention
+	KindGuide
+	KindGuided
+	KindPaintGuided
 	KindCount // number of kinds + 1
 )
 
 var kindNames = [KindCount]string{"", "matmul", "conv", "depthwise", "upsample-add",
 	"layer-norm", "l2-norm", "l1-norm", "add", "add-position", "attention", "pack",
 	"activate", "classify", "picture", "paint", "quantize", "matmul8", "depthwise8", "residual8",
-	"columns8", "maps", "peaks", "tidy", "colour", "gather", "group-norm", "deformable", "window-attention"}
+	"columns8", "maps", "peaks", "tidy", "colour", "gather", "group-norm", "deformable", "window-attention",
+	"guide", "guided", "paint-guided"}
 
 func (k Kind) String() string {
 	if k == 0 || k >= KindCount {
@@ -455,16 +459,18 @@ func (o Picture) record() record {
 //	if Label and *Index = 0 { best, label = 0, NoLabel everywhere }
 //	for t < n, y < H, x < W {
 //		s := sum of tapsY[y].w[j] * tapsX[x].w[i] * A[(t*HI+tapsY[y].first+j)*WI + tapsX[x].first+i]
+//		if Pixels { s = s · (red, green, blue, 1) of the pixel }
 //		if Mask { mask[y*W+x] = s > 0 ? 1 : 0 }
 //		if Label and s > best[y*W+x] { best[y*W+x] = s; label[y*W+x] = *Index + t } }
 //
 // Mask and Label are bytes, Best is float32, Index one int32. Either Mask is
 // there, and T is 1, or Label, Best and Index are. Tap tables have two weights
 // an entry (SizeY = SizeX = 2), so this is bilinear. An Index other than 0 goes
-// on with what the maps before have left in Best and Label. WI is at most 2^14.
+// on with what the maps before have left in Best and Label. With Pixels, which are RGBA
+// bytes, A has what Guided makes, four numbers a cell. WI is at most 2^14.
 type Paint struct {
-	Mask, Label, Best, A, TapsY, TapsX, Index, Count View
-	H, W, HI, WI, T                                  int
+	Mask, Label, Best, A, TapsY, TapsX, Index, Count, Pixels View
+	H, W, HI, WI, T                                          int
 }
 
 // NoLabel marks pixels of a label map that no map claims.
@@ -481,8 +487,15 @@ func (o Paint) record() record {
 	if o.Mask.Valid() == label || label != o.Best.Valid() || label != o.Index.Valid() || !label && (o.T != 1 || o.Count.Valid()) {
 		panic("kernel: Paint needs a mask of one map, or label, best and index")
 	}
-	return record{kind: KindPaint, views: views{o.Mask, o.A, o.TapsY, o.TapsX, o.Index, o.Label, o.Best, o.Count},
+	r := record{kind: KindPaint, views: views{o.Mask, o.A, o.TapsY, o.TapsX, o.Index, o.Pixels, o.Best, o.Count},
 		ints: ints{o.H, o.W, o.HI, o.WI, o.T}}
+	if label {
+		r.views[0] = o.Label
+	}
+	if o.Pixels.Valid() {
+		r.kind = KindPaintGuided
+	}
+	return r
 }
 
 func rowShape(m, n int) {

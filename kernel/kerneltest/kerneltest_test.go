@@ -1,6 +1,7 @@
 package kerneltest
 
 import (
+	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -51,4 +52,83 @@ func TestScalarAgainstGonum(t *testing.T) {
 	}
 	s.same("packed", s.runAndRead(session, 0, dst, m*n), want, sumOf(k))
 	s.same("rows", s.runAndRead(session, 0, again, m*n), want, sumOf(k))
+}
+
+// TestGuidedAgainstGonum fits each window by least squares, which others wrote,
+// in float64, and asks the fits at pixels of their own.
+func TestGuidedAgainstGonum(t *testing.T) {
+	const h, w, height, width, epsilon = 6, 8, 23, 31, 0.01
+	random := rand.New(rand.NewPCG(5, 5))
+	a, s := make([]float32, 4*height*width), make([]float32, h*w)
+	for i := range a {
+		if i%4 < 3 {
+			a[i] = 2*random.Float32() - 1
+		}
+	}
+	for i := range s {
+		s[i] = random.Float32() - 0.5
+	}
+	pixels := make([]byte, 4*height*width)
+	for i := range pixels {
+		pixels[i] = byte(random.Uint32())
+	}
+
+	inside := func(i, n int) int { return min(max(i, 0), n-1) }
+	colour := func(y, x int) (g [3]float64) {
+		for i := range 16 {
+			for c := range g {
+				g[c] += float64(a[4*(inside(4*y+2+i/4, height)*width+inside(4*x+2+i%4, width))+c]) / 16
+			}
+		}
+		return g
+	}
+	fit := func(y, x int) *mat.VecDense {
+		// Nine equations, and three that keep slopes small.
+		m, b := mat.NewDense(12, 4, nil), mat.NewVecDense(12, nil)
+		for i := range 9 {
+			y, x := inside(y+i/3-1, h), inside(x+i%3-1, w)
+			g := colour(y, x)
+			m.SetRow(i, []float64{g[0] / 3, g[1] / 3, g[2] / 3, 1. / 3})
+			b.SetVec(i, float64(s[y*w+x])/3)
+		}
+		for c := range 3 {
+			m.Set(9+c, c, math.Sqrt(epsilon))
+		}
+		f := mat.NewVecDense(4, nil)
+		if err := f.SolveVec(m, b); err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	tapsY, tapsX := kernel.PaintTaps(h, height, 1, 4), kernel.PaintTaps(w, width, 1, 4)
+	value := func(y, x int) (v float64) {
+		p := pixels[4*(y*width+x):]
+		for i := range 4 {
+			cy, cx := int(tapsY.First[y])+i/2, int(tapsX.First[x])+i%2
+			weight := float64(tapsY.Weights[2*y+i/2]) * float64(tapsX.Weights[2*x+i%2])
+			for j := range 9 {
+				f := fit(inside(cy+j/3-1, h), inside(cx+j%3-1, w))
+				v += weight / 9 * f.AtVec(3)
+				for c := range 3 {
+					v += weight / 9 * f.AtVec(c) * (float64(p[c]) - 127) / 128
+				}
+			}
+		}
+		return v
+	}
+	want := make([]float32, height*width)
+	for i := range want {
+		want[i] = float32(max(value(i/width, i%width), 0))
+	}
+
+	var p kernel.Program
+	p.Stage()
+	guide, fits, best := p.Temp(kernel.GuideLen(h*w)), p.Temp(4*h*w), p.Keep(height*width)
+	p.Do(kernel.Guide{Dst: guide, A: p.Floats(a), H: h, W: w, HI: height, WI: width, WP: width, Epsilon: epsilon})
+	p.Do(kernel.Guided{Dst: fits, A: p.Floats(s), Guide: guide, T: 1, H: h, W: w})
+	p.Do(kernel.Paint{Label: p.KeepBytes(height * width), Best: best, A: fits, Pixels: p.Data(pixels), Index: p.Data(make([]byte, 4)),
+		TapsY: p.Data(tapsY.Encode()), TapsX: p.Data(tapsX.Encode()), H: height, W: width, HI: h, WI: w, T: 1})
+	p.Plan()
+	u := &suite{T: t, device: scalar.New()}
+	u.same("heights", u.runAndRead(u.must(u.device.Open(&p)), 0, best, height*width), want, tolerance{abs: 1e-4})
 }

@@ -401,22 +401,7 @@ func (s *session) taps(v kernel.View, size int) (first func(i int) int, weights 
 }
 
 func (s *session) paint(o kernel.Paint) {
-	a := s.f(o.A)
-	yFirst, yWeights := s.taps(o.TapsY, 2)
-	xFirst, xWeights := s.taps(o.TapsX, 2)
-	each := func(t int, put func(at int, v float32)) {
-		for y := range o.H {
-			for x := range o.W {
-				var v float32
-				for j, wy := range yWeights(y) {
-					for i, wx := range xWeights(x) {
-						v += wy * wx * a[(t*o.HI+yFirst(y)+j)*o.WI+xFirst(x)+i]
-					}
-				}
-				put(y*o.W+x, v)
-			}
-		}
-	}
+	each := s.painted(o)
 	if o.Mask.Valid() {
 		mask := s.bytes(o.Mask)
 		each(0, func(at int, v float32) {
@@ -440,5 +425,57 @@ func (s *session) paint(o kernel.Paint) {
 				best[at], label[at] = v, byte(index+t)
 			}
 		})
+	}
+}
+
+// painted gives the pixels of a map. Those of a guided one are 0 between cells
+// at which no colour brings it above 0, as it is in most places.
+func (s *session) painted(o kernel.Paint) (each func(t int, put func(at int, v float32))) {
+	a := s.f(o.A)
+	yFirst, yWeights := s.taps(o.TapsY, 2)
+	xFirst, xWeights := s.taps(o.TapsX, 2)
+	if !o.Pixels.Valid() {
+		return func(t int, put func(at int, v float32)) {
+			for y := range o.H {
+				for x := range o.W {
+					var v float32
+					for j, wy := range yWeights(y) {
+						for i, wx := range xWeights(x) {
+							v += wy * wx * a[(t*o.HI+yFirst(y)+j)*o.WI+xFirst(x)+i]
+						}
+					}
+					put(y*o.W+x, v)
+				}
+			}
+		}
+	}
+	pixels, line, top := s.bytes(o.Pixels), make([]vector, o.WI), make([]float32, o.WI)
+	return func(t int, put func(at int, v float32)) {
+		for y := range o.H {
+			clear(line)
+			for j, w := range yWeights(y) {
+				for i, v := range a[4*(t*o.HI+yFirst(y)+j)*o.WI:][:4*o.WI] {
+					line[i/4][i%4] += w * v
+				}
+			}
+			for i, f := range line {
+				top[i] = f[3] + 255*(max(f[0], 0)+max(f[1], 0)+max(f[2], 0))
+			}
+			for x := range o.W {
+				first, weights := xFirst(x), xWeights(x)
+				if top[first] <= 0 && top[first+len(weights)-1] <= 0 {
+					put(y*o.W+x, 0)
+					continue
+				}
+				var f vector
+				for i, w := range weights {
+					for c, v := range line[first+i] {
+						f[c] += w * v
+					}
+				}
+				p := pixels[4*(y*o.W+x):]
+				put(y*o.W+x, f[0]*float32(p[0])+f[1]*float32(p[1])+f[2]*float32(p[2])+f[3])
+			}
+		}
 	}
 }

@@ -159,6 +159,10 @@ func (s *session) run(op kernel.Op) {
 		s.tidy(o)
 	case kernel.Colour:
 		s.colour(o)
+	case kernel.Guide:
+		s.guide(o)
+	case kernel.Guided:
+		s.guided(o)
 	case kernel.Gather:
 		s.gather(o)
 	case kernel.GroupNorm:

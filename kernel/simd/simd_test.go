@@ -69,6 +69,10 @@ func TestSoak(t *testing.T) {
 	p.Do(kernel.Tidy{Dst: maps, A: maps, Theta: p.Floats(theta), Scratch: p.Temp(2 * 8 * cells), T: 8, H: side, W: side, Speck: 50, Island: 20})
 	p.Do(kernel.Paint{Mask: p.KeepBytes(out * out), A: maps, TapsY: taps, TapsX: taps, H: out, W: out, HI: side, WI: side, T: 1})
 	p.Do(kernel.Paint{Label: labels, Best: best, A: maps, TapsY: taps, TapsX: taps, Index: p.Data([]byte{0, 0, 0, 0}), H: out, W: out, HI: side, WI: side, T: 3})
+	colours, fits := p.Temp(kernel.GuideLen(cells)), p.Temp(4*3*cells)
+	p.Do(kernel.Guide{Dst: colours, A: numbers(4 * 16 * cells), H: side, W: side, HI: 4 * side, WI: 4 * side, WP: 4 * side, Epsilon: 0.01})
+	p.Do(kernel.Guided{Dst: fits, A: maps, Guide: colours, T: 3, H: side, W: side})
+	p.Do(kernel.Paint{Mask: p.KeepBytes(out * out), A: fits, Pixels: p.Data(make([]byte, 4*out*out)), TapsY: taps, TapsX: taps, H: out, W: out, HI: side, WI: side, T: 1})
 	p.Do(kernel.Colour{Dst: p.KeepBytes(4 * out * out), Label: labels, Palette: numbers(256), N: out * out})
 	p.Plan()
 

@@ -149,18 +149,32 @@ func (o *op) operands() (all []operand) {
 		read(2, 4*n[0]*(2+n[6]))
 		read(3, 4*n[1]*(2+n[7]))
 		write(0, 16*n[2]*n[3])
-	case kernel.KindPaint:
-		read(1, 4*n[4]*n[2]*n[3])
+	case kernel.KindPaint, kernel.KindPaintGuided:
+		numbers := 1 // a cell has
+		if o.kind == kernel.KindPaintGuided {
+			numbers = 4
+		}
+		read(1, 4*numbers*n[4]*n[2]*n[3])
 		read(2, 16*n[0])
 		read(3, 16*n[1])
 		for _, i := range []int{4, 7} {
 			read(i, 4)
 		}
+		read(5, 4*n[0]*n[1])
+		if o.views[6] != absent {
+			read(0, n[0]*n[1])
+		}
 		write(0, n[0]*n[1])
-		read(5, n[0]*n[1])
-		write(5, n[0]*n[1])
 		read(6, 4*n[0]*n[1])
 		write(6, 4*n[0]*n[1])
+	case kernel.KindGuide:
+		add(operand{view: 1, bytes: 16 * n[2] * n[3], extent: 16 * n[2] * n[4]})
+		write(0, 4*kernel.GuideLen(n[0]*n[1]))
+	case kernel.KindGuided:
+		read(1, 4*n[0]*n[1]*n[2])
+		read(2, 4*kernel.GuideLen(n[1]*n[2]))
+		read(3, 4)
+		part(0, 16*n[0]*n[1]*n[2])
 	case kernel.KindColumns8:
 		read(1, 4*n[0]*n[1])
 		write(0, 4*kernel.MatMul8Len(n[0], n[1]))

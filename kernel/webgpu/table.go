@@ -265,7 +265,7 @@ var roles = [kernel.KindCount]role{
 	kernel.KindActivate:    {files: "activate", wide: 4, per: 4, things: []int{0}},
 	kernel.KindClassify:    {files: "lanes reduce classify", wide: 1, shape: group(0)},
 	kernel.KindPicture:     {files: "picture", wide: 4, per: 1, things: []int{2, 3}},
-	kernel.KindPaint:       {files: "paint", wide: 1, per: 4, things: []int{0, 1}},
+	kernel.KindPaint:       {files: "paint bilinear", wide: 1, per: 4, things: []int{0, 1}},
 	kernel.KindColumns8:    {files: "lanes reduce divide columns8", wide: 1, shape: columns},
 	kernel.KindMaps:        {files: "dot maps", wide: 4, strides: []int{2}, shape: cells},
 	kernel.KindPeaks:       {files: "lanes reduce peaks", wide: 1, shape: group(0)},
@@ -274,6 +274,10 @@ var roles = [kernel.KindCount]role{
 	kernel.KindGather:      {files: "gather", wide: 4, per: 4, things: []int{0, 1}},
 	kernel.KindGroupNorm:   {files: "lanes reduce groupnorm", wide: 4, shape: normGroups},
 	kernel.KindDeformable:  {files: "deformable", wide: 4, per: 4, things: []int{0, 1}},
+
+	kernel.KindGuide:       {files: "guide", wide: 4, per: 1, things: []int{0, 1}},
+	kernel.KindGuided:      {files: "guided", wide: 4, shape: tiles},
+	kernel.KindPaintGuided: {files: "paint bycolour", wide: 1, per: 4, things: []int{0, 1}},
 
 	kernel.KindWindowAttention: {files: "lanes reduce windows", wide: 4, strides: []int{4}, shape: windows},
 }
@@ -442,6 +446,10 @@ func normGroups(_ *card, o *op, d *dispatch) {
 
 func columns(_ *card, o *op, d *dispatch) {
 	d.set("LANES", groupSize/kernel.Panel).groups = o.ints[1] / kernel.Panel
+}
+
+func tiles(_ *card, o *op, d *dispatch) {
+	d.groups = o.ints[0] * ((o.ints[1] + 7) / 8) * ((o.ints[2] + 7) / 8)
 }
 
 func cells(_ *card, o *op, d *dispatch) { d.groups = o.ints[2] / kernel.Panel }

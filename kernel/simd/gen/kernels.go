@@ -32,6 +32,7 @@ type kernels struct {
 	addRow       *Func
 	activateRows *Func
 	roundRow     *Func
+	closing      *Func
 }
 
 // scratchSize is how many bytes of scratch a thread has: enough for what ops
@@ -57,6 +58,7 @@ func Generate(o Options) []byte {
 	k.addRow = k.makeAddRow()
 	k.activateRows = k.makeActivateRows()
 	k.roundRow = k.makeRoundRow()
+	k.closing = k.makeClosing()
 	inverted, list, row := k.inverted(), k.attentionList(), k.attentionRow()
 	k.run([kernel.KindCount]*Func{
 		kernel.KindMatMul:          k.matMul(),
@@ -87,6 +89,9 @@ func Generate(o Options) []byte {
 		kernel.KindGroupNorm:       k.groupNorm(),
 		kernel.KindDeformable:      k.deformable(),
 		kernel.KindWindowAttention: k.windowAttention(list, row),
+		kernel.KindGuide:           k.guide(),
+		kernel.KindGuided:          k.guided(),
+		kernel.KindPaintGuided:     k.paintGuided(),
 	})
 	return k.Bytes()
 }

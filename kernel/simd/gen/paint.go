@@ -1,6 +1,10 @@
 package main
 
-import "github.com/pmp-seg/pmp/kernel"
+import (
+	"math"
+
+	"github.com/pmp-seg/pmp/kernel"
+)
 
 // Entries of Paint's tap tables have two weights.
 const paintTap = tapWeights + 8
@@ -12,40 +16,70 @@ const paintTap = tapWeights + 8
 func (k *kernels) paint() *Func {
 	blend, labelRow, maskRow := k.paintBlend(), k.paintRow(true), k.paintRow(false)
 
+	return k.paintRows(0, func(f *Func, p painting) {
+		f.Call(blend, p.a, p.tapsY, p.WI, p.nextMap, p.maps)
+		f.If(p.best, func() {
+			f.Call(labelRow, p.out, p.tapsX, p.W, p.best, p.line, p.maps.Mul(p.line), p.number)
+		}, func() { f.Call(maskRow, p.out, p.tapsX, p.W) })
+	})
+}
+
+// painting is what a row of some maps is made of. Of each map a line in scratch
+// is kept, line bytes long.
+type painting struct {
+	out, best    I32 // the row's bytes, and, where these are labels, its best
+	a, nextMap   I32 // the first of the maps, and the bytes of one
+	tapsY, tapsX I32
+	W, WI        I32
+	maps, line   I32 // how many, and a line's bytes
+	number       I32 // what the first one's label is
+	pixels       I32
+}
+
+// paintRows makes an op that calls row for each row of the picture. A cell of
+// a map is 4<<shift bytes.
+func (k *kernels) paintRows(shift int, row func(f *Func, p painting)) *Func {
 	f, record := k.opFunc()
 	v, n := views(f, record, 8), ints(f, record, 5)
-	mask, a, tapsY, tapsX, index, label, best, count := v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]
-	H, W, HI, WI, T := n[0], n[1], n[2], n[3], n[4]
+	p := painting{out: v[0], tapsY: v[2], tapsX: v[3], pixels: v[5], best: v[6], W: n[1], WI: n[3]}
+	a, index, count := v[1], v[4], v[7]
+	H, HI, T := n[0], n[2], n[4]
 	f.If(count, func() { T.Set(count.I32(0)) })
 	from, to := k.part(f, H, 1)
-	out := f.Let(mask.Add(label).Add(from.Mul(W))) // one of them is 0
-	next(f, from.Mul(W).Shl(2), best)
-	next(f, from.Times(paintTap), tapsY)
+	next(f, from.Mul(p.W), p.out)
+	pixels := f.Let(from.Mul(p.W).Shl(2))
+	f.If(p.best, func() { next(f, pixels, p.best) })
+	next(f, pixels, p.pixels)
+	next(f, from.Times(paintTap), p.tapsY)
 	H.Set(to.Sub(from))
 	number := f.Int()
-	f.If(label, func() {
+	f.If(p.best, func() {
 		number.Set(index.I32(0))
 		f.If(number.Zero(), func() {
-			f.Fill(out, kernel.NoLabel, H.Mul(W))
-			f.Fill(best, 0, H.Mul(W).Shl(2))
+			f.Fill(p.out, kernel.NoLabel, H.Mul(p.W))
+			f.Fill(p.best, 0, H.Mul(p.W).Shl(2))
 		})
 	})
-	line := f.Let(WI.Shl(2).Plus(4))
-	atOnce := f.Let(Int(scratchSize).DivU(line))
-	nextMap := f.Let(HI.Mul(WI).Shl(2))
+	p.line = f.Let(p.WI.Shl(2).Plus(4))
+	if shift > 0 {
+		p.line.Set(p.line.Add(p.line.Shl(shift)))
+	}
+	atOnce := f.Let(Int(scratchSize).DivU(p.line))
+	p.nextMap = f.Let(HI.Mul(p.WI).Shl(2 + shift))
+	p.maps, p.a, p.number = f.Int(), f.Int(), f.Int()
 	f.Repeat(H, func() {
 		first := f.Let(Int(0))
 		f.While(first.LessS(T), func() {
-			maps := f.Let(T.Sub(first).Min(atOnce))
-			f.Call(blend, a.Add(first.Mul(nextMap)), tapsY, WI, nextMap, maps)
-			f.If(label, func() {
-				f.Call(labelRow, out, tapsX, W, best, line, maps.Mul(line), number.Add(first))
-			}, func() { f.Call(maskRow, out, tapsX, W) })
-			first.Set(first.Add(maps))
+			p.maps.Set(T.Sub(first).Min(atOnce))
+			p.a.Set(a.Add(first.Mul(p.nextMap)))
+			p.number.Set(number.Add(first))
+			row(f, p)
+			first.Set(first.Add(p.maps))
 		})
-		next(f, W, out)
-		next(f, W.Shl(2), best)
-		tapsY.Inc(paintTap)
+		next(f, p.W, p.out)
+		f.If(p.best, func() { next(f, p.W.Shl(2), p.best) })
+		next(f, p.W.Shl(2), p.pixels)
+		p.tapsY.Inc(paintTap)
 	})
 	return f
 }
@@ -161,6 +195,164 @@ func (k *kernels) paintRow(label bool) *Func {
 			f.StoreByte(out, 0, Float(0).Less(sum()))
 		}
 		step(1)
+	})
+	return f
+}
+
+// PaintGuided's maps have four numbers a cell, of which a vector is made. A line
+// ends with its cells' tops: as high as any colour brings the map there. Between
+// two cells whose tops are not above 0, as they are in most places, nothing is
+// left to be done.
+func (k *kernels) paintGuided() *Func {
+	blend, labelRow, maskRow := k.guidedBlend(), k.paintGuidedRow(true), k.paintGuidedRow(false)
+	return k.paintRows(2, func(f *Func, p painting) {
+		f.Call(blend, p.a, p.tapsY, p.WI, p.nextMap, p.maps)
+		f.If(p.best, func() {
+			f.Call(labelRow, p.out, p.tapsX, p.W, p.pixels, p.WI, p.line, p.best, p.maps, p.number)
+		}, func() {
+			f.Fill(p.out, 0, p.W)
+			f.Call(maskRow, p.out, p.tapsX, p.W, p.pixels, p.WI, p.line)
+		})
+	})
+}
+
+// guidedBlend makes guidedBlend(a, tapsY, wi, nextMap, maps), see paintBlend.
+func (k *kernels) guidedBlend() *Func {
+	f := k.Func("")
+	a, tapsY, WI, nextMap, maps := f.Param(), f.Param(), f.Param(), f.Param(), f.Param()
+	first, count := taps(tapsY)
+	wide := f.Let(WI.Shl(4))
+	next(f, first.Mul(wide), a)
+	down := f.Let(count.Plus(-1).Mul(wide))
+	w := [2]V128{f.LetV(tapsY.Splat32(tapWeights)), f.LetV(tapsY.Splat32(tapWeights + 4))}
+	to := f.Let(k.scratch.Get())
+	f.Repeat(maps, func() {
+		p, top := f.Let(a), f.Let(to.Add(wide).Plus(cellBytes))
+		f.Repeat(f.Let(WI), func() {
+			cell := f.LetV(k.madd(p.V128(0), w[0], p.Add(down).V128(0).Mul(w[1])))
+			f.StoreV(to, 0, cell)
+			f.StoreF(top, 0, sum(f.LetV(cell.PMax(lanesOf(0, 0, 0, -math.MaxFloat32)).Mul(lanesOf(255, 255, 255, 1)))))
+			next(f, Int(cellBytes), p, to)
+			top.Inc(4)
+		})
+		f.StoreV(to, 0, f.Splat(0))
+		f.StoreF(top, 0, Float(0))
+		to.Set(top.Plus(4))
+		next(f, nextMap, a)
+	})
+	return f
+}
+
+// paintGuidedRow makes the function of a row, which goes from one pair of cells
+// to the next:
+//
+//	labelRow(label, tapsX, w, pixels, wi, line, best, maps, number)
+//	maskRow(mask, tapsX, w, pixels, wi, line), where the mask is 0
+func (k *kernels) paintGuidedRow(label bool) *Func {
+	f := k.Func("")
+	out, tapsX, W, pixels, WI, line := f.Param(), f.Param(), f.Param(), f.Param(), f.Param(), f.Param()
+	var best, maps, number I32
+	if label {
+		best, maps, number = f.Param(), f.Param(), f.Param()
+	}
+	scratch := f.Let(k.scratch.Get())
+	tops := f.Let(scratch.Add(WI.Plus(1).Shl(4)))
+
+	// span paints n pixels between the cells at `at` and behind it.
+	span := func(at, n, name I32) {
+		left := f.LetV(at.V128(0))
+		step := f.LetV(at.V128(cellBytes).Sub(left))
+		var lefts, steps [4]V128
+		for c := range lefts {
+			lefts[c] = f.LetV(left.Shuffle(left, c, c, c, c))
+			steps[c] = f.LetV(step.Shuffle(step, c, c, c, c))
+		}
+		var names V128
+		if label {
+			names = f.LetV(name.Splat())
+		}
+		f.For(Int(0), n, 4, func(i I32) {
+			tap, rgb, to := f.Let(tapsX.Add(i.Shl(4))), f.Let(pixels.Add(i.Shl(2))), f.Let(out.Add(i))
+			f.If(W.Sub(i).LessS(Int(4)), func() {
+				// The row's last few, one by one.
+				f.Repeat(f.Let(n.Sub(i)), func() {
+					value := f.LetV(k.madd(step, tap.Splat32(tapWeights+4), left))
+					colour := rgb.Word(0).BytesToInts().IntsToFloats().And(Bits(0xffffffff, 0xffffffff, 0xffffffff, 0)).Or(lanesOf(0, 0, 0, 1))
+					s := f.LetF(sum(f.LetV(value.Mul(colour))))
+					if label {
+						top := f.Let(best.Add(to.Sub(out).Shl(2)))
+						f.If(top.F32(0).Less(s), func() {
+							f.StoreF(top, 0, s)
+							f.StoreByte(to, 0, name)
+						})
+					} else {
+						f.StoreByte(to, 0, Float(0).Less(s))
+					}
+					tap.Inc(paintTap)
+					next(f, Int(4), rgb)
+					to.Inc(1)
+				})
+			}, func() {
+				// Four, of which some may be beyond the next cell: they stay as they are.
+				mine := Bits(0, 1, 2, 3).LessI(n.Sub(i).Splat())
+				low := tap.V128(0).Shuffle(tap.V128(paintTap), 3, 7, 3, 7)
+				high := tap.V128(2*paintTap).Shuffle(tap.V128(3*paintTap), 3, 7, 3, 7)
+				weight := f.LetV(low.Shuffle(high, 0, 1, 4, 5))
+				words := f.LetV(rgb.V128(0))
+				s := k.madd(steps[3], weight, lefts[3])
+				for c := range 3 {
+					byteOf := words
+					if c > 0 {
+						byteOf = words.ShrI(8 * c)
+					}
+					s = k.madd(byteOf.And(Bits(0xff)).IntsToFloats(), k.madd(steps[c], weight, lefts[c]), s)
+				}
+				if label {
+					top := f.Let(best.Add(i.Shl(2)))
+					s := f.LetV(s)
+					old := f.LetV(top.V128(0))
+					higher := f.LetV(old.Less(s).And(mine))
+					f.StoreV(top, 0, s.Choose(old, higher))
+					f.Store(to, 0, names.Choose(to.Word(0).BytesToInts(), higher).IntsToBytes().LaneI(0))
+				} else {
+					f.Store(to, 0, f.Splat(0).Less(s).And(mine).And(Bits(1)).IntsToBytes().LaneI(0))
+				}
+			})
+		})
+	}
+
+	f.While(W, func() {
+		first, _ := taps(tapsX)
+		first = f.Let(first)
+		// How many pixels lie between the same two cells.
+		n, end, more := f.Let(Int(1)), f.Let(tapsX.Plus(paintTap)), f.Int()
+		f.Do(func() {
+			more.Set(Int(0))
+			f.If(n.LessS(W), func() {
+				more.Set(end.I32(0).Eq(first))
+				n.Set(n.Add(more))
+				end.Inc(paintTap)
+			})
+		}, more)
+		at, top := f.Let(scratch.Add(first.Shl(4))), f.Let(tops.Add(first.Shl(2)))
+		above := Float(0).Less(top.F32(0).Max(top.F32(4)))
+		if label {
+			name := f.Let(number)
+			f.Repeat(f.Let(maps), func() {
+				f.If(above, func() { span(at, n, name) })
+				next(f, line, at, top)
+				name.Inc(1)
+			})
+		} else {
+			f.If(above, func() { span(at, n, Int(0)) })
+		}
+		next(f, n, out)
+		next(f, n.Shl(2), pixels)
+		if label {
+			next(f, n.Shl(2), best)
+		}
+		tapsX.Set(tapsX.Add(n.Shl(4)))
+		W.Set(W.Sub(n))
 	})
 	return f
 }

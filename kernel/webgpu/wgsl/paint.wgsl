@@ -5,7 +5,7 @@
 // pixel that is off by a bit may fall on the other side of 0.
 struct Op {
   zero: u32, act: u32,
-  mask: u32, a: u32, tapsy: u32, tapsx: u32, index: u32, label: u32, best: u32, count: u32,
+  out: u32, a: u32, tapsy: u32, tapsx: u32, index: u32, pixels: u32, best: u32, count: u32,
   h: u32, w: u32, hi: u32, wi: u32, t: u32,
 }
 
@@ -14,8 +14,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
   let i = groupOf(id, count) * 64u + me;
   let pixels = op.h * op.w;
   if (4u * i >= pixels) { return; }
-  let labels = op.label != ABSENT;
-  let marks = select(op.mask, op.label, labels) + i;
+  let labels = op.best != ABSENT;
+  let marks = op.out + i;
   var marked = word(marks);
   var index = 0u;
   if (labels) { index = at(4u, op.index); }
@@ -39,7 +39,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
       x.y = f(3u, right + 3u);
       beside = 1u;
     }
-    let cell = op.a + at(2u, down) * op.wi + at(3u, right);
+    let cell = at(2u, down) * op.wi + at(3u, right);
     let weight = once(y.xxyy * x.xyxy);
     let byte = 255u << (8u * b);
     var best = 0.0;
@@ -49,8 +49,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     }
     for (var t = 0u; t < maps; t++) {
       let c = cell + t * op.hi * op.wi;
-      let s = once(weight * vec4(f(1u, c), f(1u, c + beside), f(1u, c + below), f(1u, c + below + beside)));
-      let height = s.x + s.y + s.z + s.w;
+      let height = heightOf(pixel, weight, c, c + beside, c + below, c + below + beside);
       if (height > best) {
         best = height;
         marked = (marked & ~byte) | (select(1u, index + t, labels) << (8u * b));
