@@ -24,6 +24,7 @@ type BaseConfig struct {
 	Width, Height   int              // or its fixed size, whatever the picture's shape
 	Labels          []string         // what the network can name
 	Open            OpenConfig       // or how FC-CLIP does without a list
+	Crops           *CropConfig      // or how CLIP names what lies under masks, nil if it does not
 
 	// Prompt guidance, which "pmp import -pmp" adds.
 	PMP       bool
@@ -59,9 +60,11 @@ type base struct {
 	pixels interface {
 		run(g graph, f features) pyramid
 	}
-	class linear    // a column for each label and one for void, in whole panels
-	open  *openHead // of FC-CLIP, in place of class
-	model *Model
+	class  linear    // a column for each label and one for void, in whole panels; OVSeg's, behind hidden, makes an embedding
+	hidden linear    // of OVSeg
+	open   *openHead // of FC-CLIP, in place of class
+	crops  *cropHead
+	model  *Model
 }
 
 // LoadBase builds the network of a public checkpoint that "pmp import" has
@@ -96,8 +99,14 @@ func LoadBase(manifest *weights.Manifest, device kernel.Device, precision Precis
 	if c.Arch == FCCLIP {
 		b.open = l.openHead(c.Open, shape, c.Trunk.channels()[3])
 		m.text, read = l.clipText(c.Text), m.readsWithCLIP
+	} else if c.Crops != nil && c.Crops.Hidden > 0 {
+		b.hidden, b.class = l.linear("class.mlp.0", c.D, c.Crops.Hidden), l.linear("class.mlp.1", c.Crops.Hidden, c.Text.Embedding)
 	} else {
 		b.class = l.columns("class", c.D, len(c.Labels)+1)
+	}
+	if c.Crops != nil {
+		b.crops, m.Labels = l.cropHead(*c.Crops), nil
+		m.text, read = l.clipText(c.Text), m.readsWithCLIP
 	}
 	if c.PMP {
 		m.text = l.textEncoder(c.Text)
@@ -115,6 +124,11 @@ func LoadBase(manifest *weights.Manifest, device kernel.Device, precision Precis
 	}
 	if m.text != nil {
 		if m.encoder, err = m.newPhraseEncoder(); err != nil {
+			return nil, err
+		}
+	}
+	if b.crops != nil {
+		if err := b.crops.open(device); err != nil {
 			return nil, err
 		}
 	}
@@ -137,6 +151,9 @@ func (c BaseConfig) sensible() bool {
 		multiple(c.FFN, 8, kernel.MaxK8, 8) && multiple(c.Queries, 1, 256, 1) && multiple(c.Layers, 1, 32, 1) && c.Trunk.sensible()
 	if c.Arch == FCCLIP {
 		ok = ok && !c.PMP && c.Open.sensible(c.Trunk.channels()[3]) && c.Text.sensible() && len(c.Templates) > 0
+	} else if c.Crops != nil {
+		ok = ok && !c.PMP && c.Crops.sensible() && c.Text.sensible() && len(c.Templates) > 0 && c.Crops.ViT.Embedding == c.Text.Embedding &&
+			(c.Crops.Hidden > 0 || multiple(len(c.Labels), 1, 1<<14, 1))
 	} else {
 		ok = ok && multiple(len(c.Labels), 1, 1<<14, 1)
 	}
@@ -182,10 +199,11 @@ func (b *base) taps(cells, pixels, _ int) kernel.TapTable { return kernel.Resize
 // otherwise the picture's side.
 func (b *base) encode(g graph, p *Picture, w, h int) imageMemory {
 	d := &b.model.decoder.maskDecoder
-	f := b.trunk.run(g, b.see(g, p.pixels, p.Width, p.Height, w, h))
+	x := b.see(g, p.pixels, p.Width, p.Height, w, h)
+	f := b.trunk.run(g, x)
 	maps := b.pixels.run(g, f)
 	image := d.remember(g, maps)
-	p.reply.class = g.Input(4 * maxPhrase * d.q)
+	p.reply.class, p.crops.seen = g.Input(4*maxPhrase*d.q), x.View
 	if b.open != nil {
 		p.reply.logits = g.Keep(d.q * b.open.width())
 		z := d.decode(g, image, tokens{})
@@ -207,12 +225,21 @@ func (b *base) decode(g graph, p *Picture, image imageMemory, text tokens) {
 	d := &b.model.decoder.maskDecoder
 	z := d.decode(g, image, text)
 	d.maskEmbedding(g, z, p.reply.embedding)
+	if b.hidden.out > 0 {
+		z = g.linear(z, d.q, b.hidden, kernel.ActReLU)
+	}
 	g.linearTo(p.reply.logits, z, d.q, b.class, kernel.ActNone, kernel.View{})
 }
 
 // questions records the decoder for numbers of phrases that it reads. The host
 // names the proposals, so there are no maps yet.
 func (b *base) questions(g graph, p *Picture, image imageMemory, _ func(first, n int)) {
+	if d := &b.model.decoder; b.crops != nil {
+		for first := 0; first < d.q; first += mapsAtOnce {
+			p.crops.masks = append(p.crops.masks, g.Stage())
+			g.timesTo(p.reply.maps, p.reply.embedding.At(first*d.dm), min(d.q-first, mapsAtOnce), image.mask[4], kernel.ActNone)
+		}
+	}
 	if !b.PMP {
 		return
 	}
@@ -222,9 +249,12 @@ func (b *base) questions(g graph, p *Picture, image imageMemory, _ func(first, n
 	}
 }
 
-// see resizes and normalises pixels.
+// see resizes and normalises pixels. If CLIP looks at crops of them, they are kept.
 func (b *base) see(g graph, pixels kernel.View, width, height, w, h int) grid {
 	x := g.grid(h, w, rgbx)
+	if b.crops != nil {
+		x.View = g.Keep(x.cells() * rgbx)
+	}
 	tapsY, tapsX := kernel.Taps(height, h), kernel.Taps(width, w)
 	g.Do(kernel.Picture{Dst: x.View, Src: pixels, TapsY: g.Data(tapsY.Encode()), TapsX: g.Data(tapsX.Encode()),
 		H: h, W: w, HP: h, WP: w, HI: height, WI: width, SizeY: tapsY.Size, SizeX: tapsX.Size})
@@ -264,8 +294,11 @@ func (b *base) ask(p *Picture, prompts []string, o Options) (shares, beside []fl
 		return nil, nil, err
 	}
 	name := b.closed
-	if b.open != nil {
+	switch {
+	case b.open != nil:
 		name = b.opened
+	case b.crops != nil:
+		name = b.cropped
 	}
 	probabilities, err := name(names, owner, len(prompts))
 	if err != nil {
@@ -403,7 +436,8 @@ func readBaseConfig(m *weights.Manifest) (BaseConfig, error) {
 	c := BaseConfig{
 		Arch: m.Arch, D: f.Int("d"), DM: f.Int("dm"), Heads: f.Int("heads"), FFN: f.Int("ffn"), Queries: f.Int("queries"), Layers: f.Int("layers"),
 	}
-	if m.Arch != FCCLIP {
+	crops := m.Arch != FCCLIP && f.Has("clip")
+	if m.Arch != FCCLIP && (!crops || f.Has("labels")) {
 		c.Labels = f.Texts("labels")
 	}
 	switch t := f.Fields("trunk"); t.Text("kind") {
@@ -422,19 +456,8 @@ func readBaseConfig(m *weights.Manifest) (BaseConfig, error) {
 		t.Fail("kind", "is not one that this version can build; fetch weights and program of the same version")
 	}
 	p := f.Fields("picture")
-	for _, x := range []struct {
-		key string
-		to  *[3]float32
-	}{{"mean", &c.Mean}, {"std", &c.Std}} {
-		list := p.List(x.key)
-		if len(list) != len(x.to) {
-			p.Fail(x.key, "has not three numbers")
-		}
-		for i := range min(len(list), len(x.to)) {
-			v, _ := list[i].Float()
-			x.to[i] = float32(v)
-		}
-	}
+	threeOf(p, "mean", &c.Mean)
+	threeOf(p, "std", &c.Std)
 	if p.Has("width") {
 		c.Width, c.Height = p.Int("width"), p.Int("height")
 	} else {
@@ -452,7 +475,7 @@ func readBaseConfig(m *weights.Manifest) (BaseConfig, error) {
 	if f.Has("pmp") {
 		c.PMP, c.Templates = f.Bool("pmp"), f.Texts("templates")
 	}
-	if m.Arch == FCCLIP {
+	if m.Arch == FCCLIP || crops {
 		c.Templates = f.Texts("templates")
 	}
 	if err := f.Err(); err != nil {
@@ -464,10 +487,28 @@ func readBaseConfig(m *weights.Manifest) (BaseConfig, error) {
 			return c, err
 		}
 		return c, c.Text.readCLIP(m)
+	case crops:
+		var err error
+		if c.Crops, err = readCrops(m); err != nil {
+			return c, err
+		}
+		return c, c.Text.readCLIP(m)
 	case c.PMP:
 		return c, c.Text.read(m)
 	}
 	return c, nil
+}
+
+// threeOf reads a number for each colour.
+func threeOf(f weights.Fields, key string, to *[3]float32) {
+	list := f.List(key)
+	if len(list) != len(to) {
+		f.Fail(key, "has not three numbers")
+	}
+	for i := range min(len(list), len(to)) {
+		v, _ := list[i].Float()
+		to[i] = float32(v)
+	}
 }
 
 // four reads a number for each stage of an image encoder.

@@ -15,19 +15,7 @@ type clipText struct {
 func (l *loader) clipText(c TextConfig) clipText {
 	t := clipText{c: c, position: l.plainMatrix("text.position", c.MaxTokens, c.Width)}
 	l.check(wordTable, c.Vocab, c.Width) // looked up row by row, see Model.encodeTexts
-	act := kernel.ActGelu
-	if c.QuickGelu {
-		act = kernel.ActQuickGelu
-	}
-	for i := range c.Layers {
-		name := "text.layers." + itoa(i)
-		t.layers = append(t.layers, textLayer{
-			attention: l.attention(name+".attention", c.Width, c.Heads),
-			norm1:     l.layerNorm(name+".norm1", c.Width, layerNormEps),
-			ffn:       l.feedForward(name, c.Width, c.FFN, act),
-			norm2:     l.layerNorm(name+".norm2", c.Width, layerNormEps),
-		})
-	}
+	t.layers = l.clipLayers("text.layers.", c.Layers, c.Width, c.Heads, c.FFN, c.QuickGelu)
 	t.norm = l.layerNorm("text.norm", c.Width, layerNormEps)
 	l.check("text.projection", c.Embedding, c.Width)
 	t.projection = l.matrix("text.projection", c.Width, c.Embedding)
@@ -41,15 +29,49 @@ func (t clipText) run(g graph, in textInput, dst kernel.View) {
 	x := g.Temp(n * d)
 	g.Do(kernel.MatMul{Dst: x, A: in.place, B: g.Const(t.position), Res: in.words, M: n, N: d, K: t.c.MaxTokens})
 	for _, l := range t.layers {
-		y := g.norm(x, none, n, l.norm1)
-		x = g.attend(l.attention, y, n, g.remember(l.attention, y, y, n, g.Temp), in.mask, x)
-		h := g.linear(g.norm(x, none, n, l.norm2), n, l.ffn.linear1, l.ffn.act)
-		y = g.Temp(n * d)
-		g.linearTo(y, h, n, l.ffn.linear2, kernel.ActNone, x)
-		x = y
+		x = l.run(g, x, 1, n, in.mask)
 	}
 	ends := g.Temp(texts(n) * d)
 	g.Do(kernel.MatMul{Dst: ends, A: in.mean, B: g.norm(x, none, n, t.norm), LDB: d, M: texts(n), N: d, K: n})
 	g.Do(kernel.MatMul{Dst: dst, A: ends, B: g.Const(t.projection), M: texts(n), N: t.c.Embedding, K: d})
 	g.Do(kernel.L2Norm{Dst: dst, A: dst, M: texts(n), N: t.c.Embedding, Scale: 1})
+}
+
+// clipLayers are those of CLIP's encoders, for texts and for pictures.
+func (l *loader) clipLayers(name string, n, width, heads, ffn int, quick bool) (layers []textLayer) {
+	act := kernel.ActGelu
+	if quick {
+		act = kernel.ActQuickGelu
+	}
+	for i := range n {
+		name := name + itoa(i)
+		layers = append(layers, textLayer{
+			attention: l.attention(name+".attention", width, heads),
+			norm1:     l.layerNorm(name+".norm1", width, layerNormEps),
+			ffn:       l.feedForward(name, width, ffn, act),
+			norm2:     l.layerNorm(name+".norm2", width, layerNormEps),
+		})
+	}
+	return layers
+}
+
+// run returns what becomes of the n tokens of each of some parts, which see each other
+// where mask, which may be absent, lets them.
+func (l textLayer) run(g graph, x kernel.View, parts, n int, mask kernel.View) kernel.View {
+	none, rows, d := kernel.View{}, parts*n, l.norm1.n
+	y := g.norm(x, none, rows, l.norm1)
+	f := l.attention
+	q, k, v, seen := g.linear(y, rows, f.q, kernel.ActNone), g.linear(y, rows, f.k, kernel.ActNone), g.linear(y, rows, f.v, kernel.ActNone), g.Temp(rows*d)
+	for first := 0; first < rows*d; first += n * d {
+		keys, values := g.Temp(n*d), g.Temp(n*d)
+		g.Do(kernel.Pack{Dst: keys, A: k.At(first), K: n, N: d})
+		g.Do(kernel.Pack{Dst: values, A: v.At(first), K: n, N: d})
+		g.Do(kernel.Attention{Dst: seen.At(first), Q: q.At(first), K: keys, V: values, Mask: mask,
+			NQ: n, NK: n, D: d, Heads: f.heads, Scale: invSqrt(d / f.heads)})
+	}
+	y = g.Temp(rows * d)
+	g.linearTo(y, seen, rows, f.out, kernel.ActNone, x)
+	x = g.Temp(rows * d)
+	g.linearTo(x, g.linear(g.norm(y, none, rows, l.norm2), rows, l.ffn.linear1, l.ffn.act), rows, l.ffn.linear2, kernel.ActNone, y)
+	return x
 }

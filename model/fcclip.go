@@ -120,11 +120,7 @@ func (h *openHead) probabilities(said []float32, names []string, phrases []*phra
 		for branch := range logits {
 			x := said[(branch*q+i)*h.e:][:h.e]
 			normalise(x)
-			logits[branch] = slices.Repeat([]float64{math.Inf(-1)}, prompts)
-			for j, ph := range phrases {
-				best := &logits[branch][owner[j]]
-				*best = max(*best, h.scales[branch]*dot(x, ph.embedding))
-			}
+			logits[branch] = promptLogits(x, h.scales[branch], phrases, owner, prompts)
 			if branch == 0 {
 				void = h.scales[0] * dot(x, h.void)
 			}
@@ -138,6 +134,15 @@ func (h *openHead) probabilities(said []float32, names []string, phrases []*phra
 		}
 	}
 	return p
+}
+
+// promptLogits are the logits of prompts for a unit vector: those of the best phrase of each.
+func promptLogits(x []float32, scale float64, phrases []*phrase, owner []int32, prompts int) []float64 {
+	logits := slices.Repeat([]float64{math.Inf(-1)}, prompts)
+	for i, ph := range phrases {
+		logits[owner[i]] = max(logits[owner[i]], scale*dot(x, ph.embedding))
+	}
+	return logits
 }
 
 // ensemble joins what two branches say of some prompts: the geometric mean of their

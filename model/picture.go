@@ -60,6 +60,7 @@ type Picture struct {
 	held   held
 	masks  [][]byte // on their way out of the device
 	asked  int      // the stage of the last question
+	crops  cropped  // for networks whose proposals CLIP sees one at a time
 }
 
 // held is which maps are on the device.
@@ -344,6 +345,7 @@ func (p *Picture) Encode() error {
 	if err := p.keepLatest(); err != nil {
 		return err
 	}
+	p.crops.embeddings = nil
 	if err := p.session.Run(0); err != nil {
 		return err
 	}

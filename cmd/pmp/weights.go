@@ -47,6 +47,7 @@ func importWeights(args []string, out io.Writer) error {
 	store := flags.String("store", "", "f32, f16 or int8: how tensors are stored (default: f16 for a public checkpoint, int8, where that does no harm, for ours)")
 	pmp := flags.Bool("pmp", false, "add prompt guidance to a public checkpoint, to be trained: until then it changes nothing")
 	backbone := flags.String("backbone", "", "`file` with a classifier of torchvision, whose ResNet takes the place of a public checkpoint's")
+	clip := flags.String("clip", "", "folder of a CLIP of the transformers library, which names the masks of a public checkpoint, so that it takes any prompt")
 	rest, err := parse(flags, args)
 	if err != nil {
 		return err
@@ -66,9 +67,12 @@ func importWeights(args []string, out io.Writer) error {
 	if *backbone != "" && !public {
 		return errors.New("-backbone is for public checkpoints with a ResNet; ours has another image encoder")
 	}
+	if *clip != "" && !public {
+		return errors.New("-clip is for public checkpoints; ours has a second stage")
+	}
 	read, weigh := quantize.ReadDir, fitting
 	if public {
-		read = func(path string) (*quantize.Source, error) { return readPublic(path, *backbone, *pmp, out) }
+		read = func(path string) (*quantize.Source, error) { return readPublic(path, *backbone, *clip, *pmp, out) }
 		weigh = func(s *quantize.Source, _ io.Writer) (quantize.Files, *weights.Manifest, error) { return quantized(s) }
 	}
 	source, err := read(rest[0])
@@ -95,9 +99,10 @@ func importWeights(args []string, out io.Writer) error {
 	return nil
 }
 
-// readPublic reads a public checkpoint, with another ResNet if backbone is one's file, tells
-// what became of its tensors, and adds prompt guidance, which reads with the shipped text encoder.
-func readPublic(path, backbone string, guided bool, out io.Writer) (*quantize.Source, error) {
+// readPublic reads a public checkpoint, with another ResNet if backbone is one's file and
+// with a CLIP that names its masks if clip is one's folder, tells what became of their
+// tensors, and adds prompt guidance, which reads with the shipped text encoder.
+func readPublic(path, backbone, clip string, guided bool, out io.Writer) (*quantize.Source, error) {
 	source, report, err := huggingface.Read(path)
 	if err != nil {
 		return nil, err
@@ -110,6 +115,17 @@ func readPublic(path, backbone string, guided bool, out io.Writer) (*quantize.So
 		tell(out, report)
 	}
 	source.Store = weights.F16
+	if clip != "" {
+		tensors, err := huggingface.ReadCLIP(clip)
+		if err != nil {
+			return nil, err
+		}
+		if report, err = huggingface.AddCLIP(source, tensors); err != nil {
+			return nil, err
+		}
+		fmt.Fprintf(out, "of the CLIP in %s:\n", clip)
+		tell(out, report)
+	}
 	if !guided {
 		return source, nil
 	}

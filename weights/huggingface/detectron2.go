@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,9 +19,9 @@ import (
 
 // Beside is what lies beside a checkpoint of detectron2.
 type Beside struct {
-	Names    []string // of the classes; FC-CLIP's of those that it was trained on
+	Names    []string // of the classes; FC-CLIP's and OVSeg's of those that it was trained on
 	Settings []byte   // JSON of Settings, or nil
-	Merges   []byte   // of CLIP's tokenizer, for FC-CLIP
+	Merges   []byte   // of CLIP's tokenizer, for FC-CLIP and OVSeg
 }
 
 // Settings are what the tensors of a detectron2 checkpoint do not tell. Numbers are
@@ -42,7 +43,16 @@ type Settings struct {
 	Beta      float64 `json:"beta"`
 	TextHeads int     `json:"text_heads"` // 0: one for each 64 channels, as CLIP has them
 	QuickGelu bool    `json:"quick_gelu"` // by default CLIP's ResNets have it, and its ConvNeXts do not
+
+	// OVSeg, with its configuration's names in the end
+	ClipHeads int      `json:"clip_heads"`     // of CLIP's image encoder, as TextHeads
+	Threshold float64  `json:"mask_threshold"` // MASK_THR
+	Weight    *float64 `json:"clip_weight"`    // CLIP_ENSEMBLE_WEIGHT
+	Prompts   *bool    `json:"mask_prompts"`   // MASK_PROMPT_FWD
 }
+
+// Of ImageNet's pixels from 0 to 255.
+var imageNetMean, imageNetStd = [3]float64{123.675, 116.28, 103.53}, [3]float64{58.395, 57.12, 57.375}
 
 // detectron2Files are the endings of files that detectron2 writes.
 var detectron2Files = []string{".pkl", ".pth"}
@@ -77,18 +87,13 @@ func beside(path, ending string) string {
 }
 
 // readDetectron2 reads a checkpoint, the names of its classes from the .txt of the
-// same name beside it, a line each, Settings from the .json, if there is one, and
-// merges.txt.
+// same name beside it, a line each, which OVSeg need not have, Settings from the .json,
+// if there is one, and merges.txt.
 func readDetectron2(path string) (*quantize.Source, Report, error) {
-	names, err := os.ReadFile(beside(path, ".txt"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, Report{}, fmt.Errorf("classes are only numbers in %s; write their names, a line each, to %s", path, beside(path, ".txt"))
-	}
-	if err != nil {
-		return nil, Report{}, err
-	}
-	with := Beside{Names: lines(names)}
-	for name, to := range map[string]*[]byte{beside(path, ".json"): &with.Settings, filepath.Join(filepath.Dir(path), "merges.txt"): &with.Merges} {
+	var with Beside
+	var names []byte
+	var err error
+	for name, to := range map[string]*[]byte{beside(path, ".txt"): &names, beside(path, ".json"): &with.Settings, filepath.Join(filepath.Dir(path), "merges.txt"): &with.Merges} {
 		if *to, err = os.ReadFile(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, Report{}, err
 		}
@@ -96,6 +101,11 @@ func readDetectron2(path string) (*quantize.Source, Report, error) {
 	tensors, others, err := read(path)
 	if err != nil {
 		return nil, Report{}, err
+	}
+	if names != nil {
+		with.Names = lines(names)
+	} else if !slices.ContainsFunc(tensors, func(t quantize.Tensor) bool { return t.Name == noObject }) {
+		return nil, Report{}, fmt.Errorf("classes are only numbers in %s; write their names, a line each, to %s", path, beside(path, ".txt"))
 	}
 	source, report, err := ConvertDetectron2(with, tensors, others)
 	if err != nil {
@@ -120,7 +130,10 @@ func lines(text []byte) (all []string) {
 var numbered = regexp.MustCompile(`^\d+:`)
 
 func readSettings(data []byte, s Settings) (Settings, error) {
-	s.Short, s.Long, s.Heads, s.Alpha, s.Beta = 800, 1333, 8, 0.4, 0.8
+	s.Heads, s.Alpha, s.Beta = 8, 0.4, 0.8
+	if s.Short == 0 {
+		s.Short, s.Long = 800, 1333
+	}
 	if data == nil {
 		return s, nil
 	}
@@ -142,18 +155,22 @@ func (s Settings) picture() picture {
 }
 
 // ConvertDetectron2 makes weights of the tensors of a Mask2Former or a MaskFormer on
-// a ResNet or a Swin Transformer, or an FC-CLIP on a ConvNeXt or a ResNet of CLIP, as detectron2 saves them.
+// a ResNet or a Swin Transformer, an FC-CLIP on a ConvNeXt or a ResNet of CLIP, or an
+// OVSeg, as detectron2 saves them.
 func ConvertDetectron2(with Beside, tensors []quantize.Tensor, others []string) (*quantize.Source, Report, error) {
 	x, err := newConverter(tensors)
 	if err != nil {
 		return nil, Report{}, err
 	}
 	n := newDetectron2Names(x.from)
-	if n.has(clip) {
+	switch {
+	case n.has(clip):
 		return x.fcclip(n, with, others)
+	case n.has(noObject):
+		return x.ovseg(n, with, others)
 	}
 	labels := with.Names
-	s, err := readSettings(with.Settings, Settings{Mean: [3]float64{123.675, 116.28, 103.53}, Std: [3]float64{58.395, 57.12, 57.375}})
+	s, err := readSettings(with.Settings, Settings{Mean: imageNetMean, Std: imageNetStd})
 	if err != nil {
 		return nil, Report{}, err
 	}
@@ -162,6 +179,9 @@ func ConvertDetectron2(with Beside, tensors []quantize.Tensor, others []string) 
 		return nil, Report{}, err
 	}
 	if err := n.encoder(x, c, s); err != nil {
+		return nil, Report{}, err
+	}
+	if err := refused(refusal{n.has(predictor + "class_embed.layers."), "its classes are embeddings, not a list"}); err != nil {
 		return nil, Report{}, err
 	}
 	if classes := x.size(n, "class_predictor.bias", 0) - 1; classes >= 0 && classes != len(labels) {
@@ -264,7 +284,6 @@ func (n detectron2Names) encoder(x *converter, c *config, s Settings) error {
 		refusal{!isSwin && !n.has("backbone.res2."), "its backbone is neither a ResNet nor a Swin Transformer"},
 		refusal{!grid, "its last stage needs a dilation for each block, res5_multi_grid in its .json"},
 		refusal{n.has("backbone.absolute_pos_embed"), "its Swin Transformer has absolute positions"},
-		refusal{n.has(predictor + "class_embed.layers."), "its classes are embeddings, not a list"},
 	)
 }
 

@@ -26,9 +26,11 @@ var vild = []string{
 	"There is a small {} in the scene.", "There is a medium {} in the scene.", "There is a large {} in the scene.",
 }
 
+var errMerges = errors.New("it reads prompts with CLIP's tokenizer; put its merges.txt into the same folder")
+
 func (x *converter) fcclip(n detectron2Names, with Beside, others []string) (*quantize.Source, Report, error) {
 	if with.Merges == nil {
-		return nil, Report{}, errors.New("it reads prompts with CLIP's tokenizer; put its merges.txt into the same folder")
+		return nil, Report{}, errMerges
 	}
 	isResNet := n.has(visual + "attnpool.")
 	s, err := readSettings(with.Settings, Settings{QuickGelu: isResNet, Mean: [3]float64{122.7709383, 116.7460125, 104.09373615}, Std: [3]float64{68.5005327, 66.6321579, 70.32316305}})
@@ -53,7 +55,7 @@ func (x *converter) fcclip(n detectron2Names, with Beside, others []string) (*qu
 		widths, depths := x.convNeXt(n)
 		trunk = map[string]any{"kind": "convnext", "widths": widths, "depths": depths}
 	}
-	width, layers := x.clipText(n)
+	width, layers := x.clipText(n, clip)
 	if s.TextHeads == 0 {
 		s.TextHeads = max(width/64, 1)
 	}
@@ -127,13 +129,20 @@ func (x *converter) clipResNet(n detectron2Names) map[string]any {
 	return r.trunk()
 }
 
-func (x *converter) clipText(n detectron2Names) (width, layers int) {
+// clipText takes CLIP's text encoder, whose names begin with clip.
+func (x *converter) clipText(n detectron2Names, clip string) (width, layers int) {
 	x.copy("text.word_u", clip+"token_embedding.weight")
 	x.copy("text.position", clip+"positional_embedding")
 	x.linear("text.norm", clip+"ln_final")
-	layers = n.count(clip + "transformer.resblocks.")
+	layers = x.clipLayers(n, "text.layers", clip+"transformer.resblocks.")
+	return x.turned("text.projection", clip+"text_projection"), layers
+}
+
+// clipLayers takes the layers of one of CLIP's encoders.
+func (x *converter) clipLayers(n detectron2Names, to, from string) (layers int) {
+	layers = n.count(from)
 	for i := range layers {
-		to, from := fmt.Sprintf("text.layers.%d.", i), fmt.Sprintf("%stransformer.resblocks.%d.", clip, i)
+		to, from := fmt.Sprintf("%s.%d.", to, i), fmt.Sprintf("%s%d.", from, i)
 		for _, part := range []string{"weight", "bias"} {
 			x.rows(from+"attn.in_proj_"+part, to+"attention.q."+part, to+"attention.k."+part, to+"attention.v."+part)
 		}
@@ -141,23 +150,29 @@ func (x *converter) clipText(n detectron2Names) (width, layers int) {
 			x.linear(to+name[0], from+name[1])
 		}
 	}
-	// It is multiplied from the right there.
-	if t, ok := x.take(clip + "text_projection"); ok {
-		if len(t.Shape) != 2 {
-			x.fail(t.Name)
-			return 0, layers
-		}
-		rows, columns := t.Shape[0], t.Shape[1]
-		data := make([]float32, len(t.Data))
-		for i := range rows {
-			for j := range columns {
-				data[j*rows+i] = t.Data[i*columns+j]
-			}
-		}
-		x.put("text.projection", []int{columns, rows}, data)
-		width = rows
+	return layers
+}
+
+// turned takes a matrix that is multiplied from the right there, and returns how many
+// rows it has there.
+func (x *converter) turned(to, from string) int {
+	t, ok := x.take(from)
+	if !ok {
+		return 0
 	}
-	return width, layers
+	if len(t.Shape) != 2 {
+		x.fail(t.Name)
+		return 0
+	}
+	rows, columns := t.Shape[0], t.Shape[1]
+	data := make([]float32, len(t.Data))
+	for i := range rows {
+		for j := range columns {
+			data[j*rows+i] = t.Data[i*columns+j]
+		}
+	}
+	x.put(to, []int{columns, rows}, data)
+	return rows
 }
 
 // openHead takes what names proposals.

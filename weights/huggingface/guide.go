@@ -59,6 +59,9 @@ func Guide(s *quantize.Source, reader *weights.Manifest) error {
 	if err := json.Unmarshal(s.Config, &config); err != nil {
 		return err
 	}
+	if config["clip"] != nil {
+		return errors.New("prompt guidance cannot be added to a network whose proposals CLIP looks at: it would have to look anew at each question's")
+	}
 	if config["pmp"] != nil {
 		return ErrGuided
 	}

@@ -58,24 +58,31 @@ func ReadDir(dir string) (*quantize.Source, Report, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, Report{}, err
 	}
-	files, err := shards(dir)
+	tensors, others, err := readShards(dir)
 	if err != nil {
 		return nil, Report{}, err
-	}
-	var tensors []quantize.Tensor
-	var others []string
-	for _, name := range files {
-		some, more, err := read(filepath.Join(dir, name))
-		if err != nil {
-			return nil, Report{}, err
-		}
-		tensors, others = append(tensors, some...), append(others, more...)
 	}
 	s, report, err := Convert(config, preprocessor, tensors, others)
 	if err == nil {
 		err = addTrained(s, dir)
 	}
 	return s, report, err
+}
+
+// readShards reads the tensors of a folder.
+func readShards(dir string) (tensors []quantize.Tensor, others []string, err error) {
+	files, err := shards(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, name := range files {
+		some, more, err := read(filepath.Join(dir, name))
+		if err != nil {
+			return nil, nil, err
+		}
+		tensors, others = append(tensors, some...), append(others, more...)
+	}
+	return tensors, others, nil
 }
 
 func read(path string) ([]quantize.Tensor, []string, error) {
@@ -147,8 +154,15 @@ func Convert(configJSON, preprocessorJSON []byte, tensors []quantize.Tensor, oth
 
 // source takes what the network of a configuration needs.
 func (x *converter) source(c *config, labels []string, pixels picture, others []string) (*quantize.Source, Report, error) {
-	settings := map[string]any{"labels": labels, "picture": pixels, "dm": c.MaskSize,
-		"trunk": c.backbone.trunk()}
+	settings := x.generator(c, pixels)
+	settings["labels"] = labels
+	x.linear("class", "class_predictor")
+	return x.finish(c.ModelType, settings, others)
+}
+
+// generator takes what makes masks, and returns the manifest's part about it.
+func (x *converter) generator(c *config, pixels picture) map[string]any {
+	settings := map[string]any{"picture": pixels, "dm": c.MaskSize, "trunk": c.backbone.trunk()}
 	c.backbone.convert(x)
 	if c.ModelType == "mask2former" {
 		x.mask2former(c)
@@ -160,8 +174,7 @@ func (x *converter) source(c *config, labels []string, pixels picture, others []
 		settings["d"], settings["heads"], settings["ffn"], settings["queries"], settings["layers"] = d.D, d.Heads, d.FFN, d.Queries, d.Layers
 		settings["pixels"] = map[string]any{"width": c.FPNSize}
 	}
-	x.linear("class", "class_predictor")
-	return x.finish(c.ModelType, settings, others)
+	return settings
 }
 
 // finish makes weights of what was taken.
@@ -450,5 +463,7 @@ func (x *converter) maskMLP(from string) {
 // classifier needs, or that follows from config.json.
 func Ignored(name string) bool {
 	return strings.HasSuffix(name, ".num_batches_tracked") || strings.HasPrefix(name, "criterion.") || strings.HasPrefix(name, "fc.") ||
-		strings.HasSuffix(name, ".relative_position_index") || strings.HasPrefix(name, imageLevel) && strings.Contains(name, ".layernorm.")
+		strings.HasSuffix(name, ".relative_position_index") || strings.HasSuffix(name, ".position_ids") ||
+		strings.HasPrefix(name, clipAdapter+"pixel_") || name == ovsegClip+"logit_scale" || // OVSeg's own numbers stand for these
+		strings.HasPrefix(name, imageLevel) && strings.Contains(name, ".layernorm.")
 }
