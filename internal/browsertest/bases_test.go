@@ -17,15 +17,27 @@ func basesOf(t *testing.T) map[string]quantize.Files {
 		for _, name := range []string{"mask2former", "maskformer", "maskformer-swin"} {
 			config, tensors, others := checkpointtest.Read(t, filepath.Join(root, "model/testdata", name+".safetensors"))
 			source, _, err := huggingface.Convert(config, []byte(`{"size":{"shortest_edge":64,"longest_edge":640}}`), tensors, others)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if bases[name], err = source.Files(); err != nil {
-				t.Fatal(err)
-			}
+			keepBase(t, name, source, err)
+		}
+		for _, name := range []string{"fcclip", "fcclip-attention"} {
+			path := filepath.Join(root, "model/testdata", name+".safetensors")
+			_, tensors, others := checkpointtest.Read(t, path)
+			source, _, err := huggingface.ConvertDetectron2(huggingface.Beside{Names: []string{"dog", "sofa, couch"}, Merges: checkpointtest.Bytes(t, path, "merges"),
+				Settings: []byte(`{"short":64,"long":640}`)}, tensors, others)
+			keepBase(t, name, source, err)
 		}
 	})
 	return bases
+}
+
+func keepBase(t *testing.T, name string, source *quantize.Source, err error) {
+	t.Helper()
+	if err == nil {
+		bases[name], err = source.Files()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 var (

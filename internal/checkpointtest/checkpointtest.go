@@ -35,14 +35,7 @@ func Bases(t testing.TB, dir string) (names []string) {
 // numbers, and the names of those that are integers.
 func Read(t testing.TB, path string) (config []byte, tensors []quantize.Tensor, others []string) {
 	t.Helper()
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	fixture, err := weights.ReadSafetensors(data)
-	if err != nil {
-		t.Fatal(err)
-	}
+	fixture := entries(t, path)
 	random := rand.New(rand.NewPCG(1, 1))
 	for _, f := range fixture {
 		switch f.Name {
@@ -58,6 +51,31 @@ func Read(t testing.TB, path string) (config []byte, tensors []quantize.Tensor, 
 		}
 	}
 	return config, tensors, others
+}
+
+// Bytes returns what a fixture has under a name.
+func Bytes(t testing.TB, path, name string) []byte {
+	t.Helper()
+	for _, f := range entries(t, path) {
+		if f.Name == name {
+			return f.Data
+		}
+	}
+	t.Fatalf("%s has no %q", path, name)
+	return nil
+}
+
+func entries(t testing.TB, path string) []weights.Entry {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fixture, err := weights.ReadSafetensors(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fixture
 }
 
 // Spread is the middle and half the width of a tensor's uniform

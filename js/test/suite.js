@@ -670,6 +670,17 @@ for (const base of ["mask2former", "maskformer", "maskformer-swin"]) {
   }), [...everywhere, "card"]);
 }
 
+for (const base of ["fcclip", "fcclip-attention"]) {
+  test(`a public checkpoint that CLIP names: ${base}`, () => withOwn({ weights: `/bases/${base}/`, device: mode === "card" ? "webgpu" : "simd" }, async (seg) => {
+    check(seg.report().device.startsWith(mode === "card" ? "webgpu" : "simd"), seg.report().device);
+    const picture = await seg.encode(PNG);
+    const answer = await picture.segment(["unicorn, a red thing"], { threshold: 0.6 });
+    const shares = answer.masks.map((m) => m.area / (picture.width * picture.height));
+    check(shares.some((s) => s > 0.05 && s < 0.95), `a mask with an edge: ${shares}`);
+    return { photo: "cat.jpg", base, threshold: 0.6, tolerance: 0.999, masks: facts(answer) };
+  }), [...everywhere, "card"]);
+}
+
 for (const precision of ["f32", "int8"]) {
   test(`your own checkpoint in ${precision}`, async () => {
     if (!(await fetch("/bases/own/manifest.json")).ok) throw new Skip("PMP_CHECKPOINT names no folder of weights");
