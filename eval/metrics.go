@@ -106,18 +106,20 @@ func (c *Confusion) AddCells(rows Rows) {
 type Single struct {
 	Overlaps Rows      `json:"overlaps"` // {class, intersection, union}, pixels of all pictures together, by class
 	IoUs     []float64 `json:"ious"`     // of the pairs of a picture and a class in it
+	Borders  []float64 `json:"borders"`  // their BoundaryIoUs
 }
 
 // Add counts the mask that answers the name of a class which the picture has.
-func (s *Single) Add(truth []uint16, class int, mask []byte) {
+func (s *Single) Add(truth []uint16, width, class int, mask []byte) {
 	both, missed, extra := overlap(truth, class, mask)
-	s.Merge(&Single{Rows{{int64(class), both, both + missed + extra}}, []float64{MaskIoU(truth, class, mask)}})
+	s.Merge(&Single{Rows{{int64(class), both, both + missed + extra}}, []float64{MaskIoU(truth, class, mask)},
+		[]float64{BoundaryIoU(truth, width, class, mask)}})
 }
 
 // Merge adds what another collection has of other pictures.
 func (s *Single) Merge(t *Single) {
 	s.Overlaps = s.Overlaps.merge(t.Overlaps, 1)
-	s.IoUs = append(s.IoUs, t.IoUs...)
+	s.IoUs, s.Borders = append(s.IoUs, t.IoUs...), append(s.Borders, t.Borders...)
 }
 
 // IoU is a class's intersection over union, all pictures together. It is NaN
@@ -143,14 +145,19 @@ func (s *Single) MIoU() float64 {
 	return sum / float64(n)
 }
 
-// Mean is the mean over all pairs of a picture and a class in it. They are
-// added in their own order, so that it does not depend on that of pictures.
-func (s *Single) Mean() float64 {
+// Mean is the mean over all pairs of a picture and a class in it, and
+// MeanBorder that of the borders' IoU.
+func (s *Single) Mean() float64       { return mean(s.IoUs) }
+func (s *Single) MeanBorder() float64 { return mean(s.Borders) }
+
+// mean adds numbers in their own order, so that it does not depend on that of
+// pictures.
+func mean(numbers []float64) float64 {
 	sum := 0.0
-	for _, iou := range slices.Sorted(slices.Values(s.IoUs)) {
-		sum += iou
+	for _, x := range slices.Sorted(slices.Values(numbers)) {
+		sum += x
 	}
-	return sum / float64(len(s.IoUs))
+	return sum / float64(len(numbers))
 }
 
 // MaskIoU is the intersection over union of a mask and a class of the truth,

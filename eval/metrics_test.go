@@ -59,7 +59,7 @@ func TestMetrics(t *testing.T) {
 			recall.Merge(r)
 			var s Single
 			for _, class := range present {
-				s.Add(truth, class, proposals[class%len(proposals)])
+				s.Add(truth, len(truth), class, proposals[class%len(proposals)])
 			}
 			single.Merge(&s)
 			if got := Oracle(truth, c.Classes, c.Background, proposals); !slices.Equal(got, c.Oracle[j]) {

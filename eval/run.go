@@ -95,6 +95,8 @@ type Figures struct {
 	// The mean IoU over all pairs of a picture and a class in it; single
 	// prompts only.
 	SingleIoU Figure `json:"single_iou"`
+	// The same of what lies along borders; see BoundaryIoU.
+	BoundaryIoU Figure `json:"boundary_iou"`
 
 	// The share of segments that some proposal covers with an IoU of at least
 	// 0.5 and 0.75. With single prompts, each prompt has its own proposals.
@@ -330,7 +332,7 @@ func (o Options) single(a *answer, present []int, segment func(prompts []string)
 		if err != nil {
 			return err
 		}
-		a.counted.Single.Add(a.truth.Labels, class, r.Masks[0])
+		a.counted.Single.Add(a.truth.Labels, a.truth.Width, class, r.Masks[0])
 		if r.Proposals != nil {
 			a.counted.Proposals = true
 			a.counted.Recall.Add(a.truth.Labels, []int{class}, r.Proposals())
@@ -398,7 +400,7 @@ func (c *Counted) Figures(o Options) *Figures {
 	f := &Figures{
 		Data: d.Dir, Prompts: o.Prompts, Settings: o.Settings, Pictures: c.Pictures, Classes: len(d.Classes),
 		Background: d.Background && o.Prompts != PromptsSingle,
-		MIoU:       nan, MIoUD2: nan, MIoUForeground: nan, SingleIoU: nan,
+		MIoU:       nan, MIoUD2: nan, MIoUForeground: nan, SingleIoU: nan, BoundaryIoU: nan,
 		Recall50: nan, Recall75: nan, OracleMIoU: nan, PresenceAUC: nan,
 		Seconds: Figure(c.Seconds / float64(c.Pictures)),
 	}
@@ -414,7 +416,7 @@ func (c *Counted) Figures(o Options) *Figures {
 		}
 		iou = c.Single.IoU
 		f.MIoU, f.SingleIoU = Figure(c.Single.MIoU()), Figure(c.Single.Mean())
-		f.MIoUForeground = f.MIoU
+		f.MIoUForeground, f.BoundaryIoU = f.MIoU, Figure(c.Single.MeanBorder())
 	} else {
 		f.MIoU, f.MIoUD2 = Figure(confusion.MIoU()), Figure(confusion.MIoUD2())
 		f.MIoUForeground = Figure(confusion.MIoUOf(len(d.Classes)))
@@ -478,6 +480,7 @@ func (f *Figures) lines() []figureLine {
 	out := []figureLine{
 		{"miou", "mIoU", f.MIoU, "mean over the classes, all pictures of a class together"},
 		{"single_iou", "single-prompt IoU", f.SingleIoU, "mean over pictures and the classes in them"},
+		{"boundary_iou", "single-prompt boundary IoU", f.BoundaryIoU, "the same of what lies within 1 % of the diagonal of a border"},
 	}
 	if f.Prompts != PromptsSingle {
 		note := "mean over the classes in the truth"
