@@ -21,6 +21,7 @@ type Config struct {
 	Theta       float32 // default threshold of masks
 	Presence    Presence
 	Contrast    Contrast
+	Edges       float32  // epsilon of the guided filter by which masks follow the picture's edges, 0 without
 	Templates   []string // "{}" stands for the phrase
 	Rows        int      // ImageNet names known to the second stage
 	Rank        int      // rank of its coefficients

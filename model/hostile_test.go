@@ -34,6 +34,7 @@ func newWeightFiles(t testing.TB) weightFiles {
 			"pmp": c.PMP, "alpha": c.Alpha, "beta": c.Beta, "kappa": c.Kappa, "b0": c.B0, "seen_hi": c.SeenHi, "seen_lo": c.SeenLo, "theta": c.Theta,
 			"templates": c.Templates, "presence": map[string]any{"bias": -5, "logit": 0.8, "peak": 0.4, "prompts": -0.2, "contrast": 0.1, "share": 2},
 			"contrast": map[string]any{"names": []string{"sky", "road"}, "below": 0.9, "most": 2},
+			"edges":    map[string]any{"epsilon": 0.001},
 			"text":     map[string]any{"layers": c.Text.Layers, "heads": c.Text.Heads, "max_tokens": c.Text.MaxTokens}})
 		must(t, err)
 		s := quantize.Source{Arch: "pmp-s", Config: config, Vocabulary: testVocabulary(t)}
@@ -222,6 +223,10 @@ func TestHostileWeights(t *testing.T) {
 		{"share", config("alpha", 1e30), runs},
 		{"long templates", config("templates", []string{strings.Repeat("{}", 3000), ""}), runs},
 		{"many contrasts", config("contrast", map[string]any{"names": slices.Repeat([]string{"a", ""}, 500), "below": 2, "most": 99}), runs},
+		{"no edges", config("edges", map[string]any{}), refused},
+		{"flat edges", config("edges", map[string]any{"epsilon": 0}), refused},
+		{"narrow edges", config("edges", map[string]any{"epsilon": 1e-30}), refused},
+		{"wide edges", config("edges", 1), refused},
 		{"fewer text layers", text("layers", 1), runs},
 		{"other text heads", text("heads", 4), runs},
 		{"text heads", text("heads", 7), refused},

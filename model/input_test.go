@@ -336,6 +336,12 @@ func TestForgedConfig(t *testing.T) {
 			}
 		}
 	}
+	for _, x := range []float64{-0.001, 1e-9, 1.5, math.NaN(), math.Inf(1)} {
+		c := testConfig()
+		c.Edges = float32(x)
+		_, err := New(c, strict{seen}, vocabulary, scalar.New(), Float32)
+		wantError(t, "edges", err, ErrConfig)
+	}
 	c := testConfig()
 	c.Templates = nil
 	_, err := New(c, strict{seen}, vocabulary, scalar.New(), Float32)

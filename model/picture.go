@@ -55,19 +55,21 @@ type Picture struct {
 	proposals []int // stages that make the masks of mapsAtOnce proposals instead
 	map4      grid  // H/4 × W/4 of the maps, without channels
 	paint     painter
+	guide     kernel.View // what painting knows of the picture's colours, if masks follow its edges
 
 	latest *Result // the one whose maps the device can make
 	held   held
 	masks  [][]byte // on their way out of the device
 	asked  int      // the stage of the last question
 	crops  cropped  // for networks whose proposals CLIP sees one at a time
+	writes int      // of pixels
 }
 
 // held is which maps are on the device.
 type held struct {
 	result *Result // nil: nobody's
 	chunk  int     // mapsAtOnce prompts each
-	tidy   bool    // they are ready to be painted, and no longer what they were
+	stage  int     // that has made them ready to be painted, so that they are no longer what they were, or 0
 }
 
 // mapsAtOnce is how many maps the device keeps. Those of more prompts are made
@@ -102,6 +104,7 @@ type painter struct {
 	masks           [mapsAtOnce]int // stages that paint one map each
 	labels, colours int             // stages that paint all, and what labels are shown as
 
+	fits                kernel.View // what is painted: the maps, or, with a guide, four numbers for each of their cells
 	mask, label, colour kernel.View // a byte a pixel each, and four
 }
 
@@ -158,7 +161,11 @@ func (m *Model) record(width, height int) *Picture {
 	w, h := m.network.fit(width, height)
 
 	p.program.Stage()
-	p.pixels = p.program.ScratchInput(4 * width * height)
+	if m.Config.Edges > 0 {
+		p.pixels = p.program.Input(4 * width * height) // painting reads them, too
+	} else {
+		p.pixels = p.program.ScratchInput(4 * width * height)
+	}
 	p.map4 = grid{h: roundUp(h, cellSize) / 4, w: roundUp(w, cellSize) / 4, c: 1}
 	q, cells := m.decoder.q, p.map4.cells()
 	p.ask = question{prompts: g.Input(4), theta: g.Input(4 * mapsAtOnce), index: g.Input(4), palette: g.Input(4 * (kernel.NoLabel + 1))}
@@ -223,6 +230,11 @@ func (n *prompted) encode(g graph, p *Picture, w, h int) imageMemory {
 	tapsY, tapsX := kernel.Taps(p.Height, h), kernel.Taps(p.Width, w)
 	g.Do(kernel.Picture{Dst: x, Src: p.pixels, TapsY: g.Data(tapsY.Encode()), TapsX: g.Data(tapsX.Encode()),
 		H: h, W: w, HP: hp + 1, WP: wp + 1, HI: p.Height, WI: p.Width, SizeY: tapsY.Size, SizeX: tapsX.Size})
+	if m.Config.Edges > 0 {
+		const unit = 255. / 128 // of Config.Edges, in that of x
+		p.guide = g.Keep(kernel.GuideLen(p.map4.cells()))
+		g.Do(kernel.Guide{Dst: p.guide, A: x, H: p.map4.h, W: p.map4.w, HI: h, WI: w, WP: wp + 1, Epsilon: m.Config.Edges * unit * unit})
+	}
 	f := m.trunk.run(g, x, hp, wp)
 	image := m.decoder.remember(g, m.pixel.run(g, f), f.head)
 
@@ -276,25 +288,40 @@ func (m *Model) painter(g graph, p *Picture, w, h int) {
 	maps, cells, pixels := p.reply.maps, p.map4.cells(), p.Width*p.Height
 	tidy := kernel.Tidy{Dst: maps, A: maps, Theta: p.ask.theta, Count: p.ask.prompts, Scratch: g.Temp(2 * mapsAtOnce * cells),
 		T: mapsAtOnce, H: p.map4.h, W: p.map4.w}
+	t.fits = maps
+	numbers := 1 // of a cell
+	fit := func() {}
+	if p.guide.Valid() {
+		numbers = 4
+		t.fits = g.Temp(numbers * mapsAtOnce * cells)
+		fit = func() {
+			g.Do(kernel.Guided{Dst: t.fits, A: maps, Guide: p.guide, Count: p.ask.prompts, T: mapsAtOnce, H: p.map4.h, W: p.map4.w})
+		}
+	}
 	t.cut = g.Stage()
 	g.Do(tidy)
+	fit()
 	t.tidy = g.Stage()
 	tidy.Speck, tidy.Island = speck, islandToMain
 	g.Do(tidy)
+	fit()
 
 	tapsY, tapsX := m.network.taps(p.map4.h, p.Height, h), m.network.taps(p.map4.w, p.Width, w)
 	paint := kernel.Paint{TapsY: g.Data(tapsY.Encode()), TapsX: g.Data(tapsX.Encode()),
 		H: p.Height, W: p.Width, HI: p.map4.h, WI: p.map4.w}
+	if p.guide.Valid() {
+		paint.Pixels = p.pixels
+	}
 	t.mask = g.KeepBytes(pixels)
 	for i := range t.masks {
 		t.masks[i] = g.Stage()
 		one := paint
-		one.Mask, one.A, one.T = t.mask, maps.At(i*cells), 1
+		one.Mask, one.A, one.T = t.mask, t.fits.At(i*numbers*cells), 1
 		g.Do(one)
 	}
 	// What was best at each pixel is of no use any more when labels get colours.
 	t.labels = g.Stage()
-	paint.Label, paint.Best, paint.A, paint.T = t.label, t.colour, maps, mapsAtOnce
+	paint.Label, paint.Best, paint.A, paint.T = t.label, t.colour, t.fits, mapsAtOnce
 	paint.Index, paint.Count = p.ask.index, p.ask.prompts
 	g.Do(paint)
 	t.colours = g.Stage()
@@ -334,6 +361,7 @@ func (p *Picture) Write(rgba []byte) error {
 	if err := p.keepLatest(); err != nil {
 		return err
 	}
+	p.writes++
 	return p.session.Write(p.pixels, rgba)
 }
 
@@ -346,6 +374,7 @@ func (p *Picture) Encode() error {
 		return err
 	}
 	p.crops.embeddings = nil
+	p.held = held{} // what is painted may lie where encoding works
 	if err := p.session.Run(0); err != nil {
 		return err
 	}
@@ -396,7 +425,8 @@ func (o Options) seen(phrases int) int {
 }
 
 // Result is the answer to a set of prompts. It stays valid when the picture
-// is segmented again, until it is closed. Its maps stay on the device as long
+// is segmented again, until it is closed, or, where masks follow its edges, until
+// it gets other pixels. Its maps stay on the device as long
 // as they can; when the picture is segmented again or closed they are copied,
 // unless Release was called before.
 type Result struct {
@@ -407,6 +437,7 @@ type Result struct {
 	Named []Named
 
 	picture *Picture
+	writes  int       // of the picture's pixels until then
 	count   int       // of prompts
 	maps    []float32 // a map of H/4·W/4 for each prompt, nil while the device can make them
 	cells   int
@@ -442,7 +473,7 @@ func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Result{picture: p, count: len(prompts), cells: p.map4.cells(), Theta: o.Threshold}
+	r := &Result{picture: p, writes: p.writes, count: len(prompts), cells: p.map4.cells(), Theta: o.Threshold}
 	p.latest, p.held = r, held{result: r}
 	switch r.Theta {
 	case 0:
@@ -627,7 +658,7 @@ func (r *Result) chunk(i int) (first, n int) {
 // make sees to it that the device has a chunk of the latest result's maps.
 func (r *Result) make(chunk int) error {
 	p := r.picture
-	if p.held == (held{r, chunk, false}) {
+	if p.held == (held{r, chunk, 0}) {
 		return nil
 	}
 	_, n := r.chunk(chunk)
@@ -638,7 +669,7 @@ func (r *Result) make(chunk int) error {
 	if err := p.session.Run(p.maps[chunk]); err != nil {
 		return err
 	}
-	p.held = held{r, chunk, false}
+	p.held = held{r, chunk, 0}
 	return nil
 }
 

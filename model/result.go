@@ -22,7 +22,7 @@ func (r *Result) mask(i int, dst []byte) error {
 		clear(dst)
 		return r.usable()
 	}
-	if err := r.tidy(i / mapsAtOnce); err != nil {
+	if err := r.prepare(i/mapsAtOnce, r.stage()); err != nil {
 		return err
 	}
 	p := r.picture
@@ -93,7 +93,7 @@ func (p *Picture) Colours() kernel.View { return p.paint.colour }
 func (r *Result) label() error {
 	p := r.picture
 	for chunk := range r.chunks() {
-		if err := r.tidy(chunk); err != nil {
+		if err := r.prepare(chunk, r.stage()); err != nil {
 			return err
 		}
 		// The first one starts the label map anew.
@@ -112,27 +112,37 @@ func (r *Result) usable() error {
 	switch {
 	case r.picture.session == nil:
 		return ErrPictureClosed
-	case r.maps == nil && r.picture.latest != r:
+	case r.maps == nil && r.picture.latest != r, r.picture.guide.Valid() && r.writes != r.picture.writes:
 		return ErrReleased
 	}
 	return nil
 }
 
-// tidy sees to it that the device has a chunk of maps that can be painted. The
+// stage is what makes the result's maps ready to be painted. Without a threshold
+// a map is above 0 wherever arithmetic did not run out of digits: such holes are
+// no regions of their own.
+func (r *Result) stage() int {
+	if r.Theta == 0 {
+		return r.picture.paint.cut
+	}
+	return r.picture.paint.tidy
+}
+
+// prepare sees to it that a stage has made a chunk of maps ready to be painted. The
 // map of a prompt that is not present is below its threshold everywhere.
-func (r *Result) tidy(chunk int) error {
+func (r *Result) prepare(chunk, stage int) error {
 	if err := r.usable(); err != nil {
 		return err
 	}
 	p := r.picture
-	if p.held == (held{r, chunk, true}) {
+	if p.held == (held{r, chunk, stage}) {
 		return nil
 	}
 	first, n := r.chunk(chunk)
 	var theta []float32
 	for _, a := range r.Prompts[first : first+n] {
 		if a.Present {
-			theta = append(theta, r.Theta)
+			theta = append(theta, r.cutAt())
 		} else {
 			theta = append(theta, kernel.Nowhere)
 		}
@@ -145,17 +155,20 @@ func (r *Result) tidy(chunk int) error {
 		return err
 	}
 	p.held = held{}
-	stage := p.paint.tidy
-	if r.Theta == 0 {
-		// A map is above 0 wherever arithmetic did not run out of digits: such
-		// holes are no regions of their own.
-		stage = p.paint.cut
-	}
 	if err := p.threshold(theta, stage); err != nil {
 		return err
 	}
-	p.held = held{r, chunk, true}
+	p.held = held{r, chunk, stage}
 	return nil
+}
+
+// cutAt is what maps are above where a prompt may be. Without a threshold that is
+// everywhere, even if the guided filter goes below 0.
+func (r *Result) cutAt() float32 {
+	if r.Theta == 0 && r.picture.guide.Valid() {
+		return -1
+	}
+	return r.Theta
 }
 
 // threshold runs a stage that takes thresholds off the maps on the device.

@@ -10,7 +10,7 @@ import (
 )
 
 // With the shipped weights the network computes what PyTorch computes, too,
-// from the pixels and the words to maps and scores.
+// from the pixels and the words to maps, scores, and masks that follow edges.
 func TestShippedWeights(t *testing.T) {
 	f := readFixture(t, "shipped.safetensors")
 	manifest, err := shipped.FS.ReadFile("manifest.json")
@@ -52,6 +52,10 @@ func TestShippedWeights(t *testing.T) {
 				worst.add(part, f.compare(t, part, got))
 			}
 			worst.log(t)
+			r, err = p.Segment(prompts, Options{Presence: -1})
+			must(t, err)
+			r.Theta = f.floats(t, "theta")[0]
+			compareMasks(t, f, r, "")
 		})
 	}
 }

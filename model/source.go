@@ -78,10 +78,14 @@ func readConfig(m *weights.Manifest) (Config, error) {
 		c.Contrast = Contrast{Names: t.Texts("names"), Below: float32(t.Float("below")), Most: t.Int("most")}
 		c.Presence.Contrast = float32(p.Float("contrast"))
 	}
+	edges := f.Has("edges")
+	if edges {
+		c.Edges = float32(f.Fields("edges").Float("epsilon"))
+	}
 	if err := f.Err(); err != nil {
 		return c, err
 	}
-	if m.Arch != shippedArch {
+	if m.Arch != shippedArch || edges != (c.Edges != 0) {
 		return c, ErrConfig
 	}
 	if err := c.Text.read(m); err != nil {

@@ -1,6 +1,8 @@
 package model
 
 import (
+	"slices"
+
 	"github.com/pmp-seg/pmp/kernel"
 	"github.com/pmp-seg/pmp/model/token"
 )
@@ -29,16 +31,18 @@ func Groups(prompts []string) [][]string {
 // Strongest joins the answers to several questions about a picture, which
 // together may have more prompts than one label map has labels for. It does
 // on the host what LabelMap does on the device, but for tidying: the maps S at
-// stride 4 are resized bilinearly to the picture's pixels, and only then the
-// highest one is taken.
+// stride 4 are resized to the picture's pixels, and only then the highest one
+// is taken.
 type Strongest struct {
 	// Labels has the number of the strongest prompt for each of Width × Height
 	// pixels, None where no map reached the threshold. Numbers count through
 	// the questions in the order in which they were added.
 	Labels []uint16
 
-	best  []float32
-	count int
+	best         []float32 // how far the strongest prompt is above the threshold
+	tapsY, tapsX kernel.TapTable
+	pixels       []byte // of the picture, if masks follow its edges
+	count        int
 }
 
 // None marks pixels that belong to no prompt.
@@ -47,48 +51,86 @@ const None = 0xFFFF
 // Add adds an answer. It fails with ErrReleased if the answer's maps are gone.
 func (s *Strongest) Add(r *Result) error {
 	p := r.picture
+	if err := r.usable(); err != nil {
+		return err
+	}
+	guided := p.guide.Valid()
 	if s.Labels == nil {
-		s.Labels, s.best = make([]uint16, p.Width*p.Height), make([]float32, p.Width*p.Height)
-		for i := range s.Labels {
-			s.Labels[i], s.best[i] = None, r.Theta
+		w, h := fit(p.Width, p.Height, p.model.Config.Size)
+		s.begin(kernel.PaintTaps(p.map4.h, p.Height, float64(h)/float64(p.Height), 4), kernel.PaintTaps(p.map4.w, p.Width, float64(w)/float64(p.Width), 4))
+		if guided {
+			s.pixels = make([]byte, 4*p.Width*p.Height)
+			if err := p.session.Read(p.pixels, s.pixels); err != nil {
+				return err
+			}
 		}
 	}
-	w, h := fit(p.Width, p.Height, p.model.Config.Size)
-	tapsY := kernel.PaintTaps(p.map4.h, p.Height, float64(h)/float64(p.Height), 4)
-	tapsX := kernel.PaintTaps(p.map4.w, p.Width, float64(w)/float64(p.Width), 4)
+	size := r.cells
+	if guided {
+		size *= 4
+	}
+	m := make([]float32, size)
 	for i, a := range r.Prompts {
 		if a.Present {
-			m, columns := r.Map(i)
-			if m == nil {
-				return ErrReleased
+			if err := r.prepare(i/mapsAtOnce, p.paint.cut); err != nil {
+				return err
 			}
-			s.add(m, columns, tapsY, tapsX, uint16(s.count+i))
+			if err := p.session.Read(p.paint.fits.At(i%mapsAtOnce*size), kernel.Bytes(m)); err != nil {
+				return err
+			}
+			s.add(m, p.map4.w, uint16(s.count+i))
 		}
 	}
 	s.count += len(r.Prompts)
 	return nil
 }
 
-// add takes the pixels at which a map, resized by the taps, is above what was
-// strongest there.
-func (s *Strongest) add(m []float32, columns int, tapsY, tapsX kernel.TapTable, label uint16) {
-	row := make([]float32, columns)
-	for y := range tapsY.N {
+// begin starts with the taps that resize maps.
+func (s *Strongest) begin(tapsY, tapsX kernel.TapTable) {
+	s.tapsY, s.tapsX = tapsY, tapsX
+	s.Labels, s.best = slices.Repeat([]uint16{None}, tapsY.N*tapsX.N), make([]float32, tapsY.N*tapsX.N)
+}
+
+// add takes the pixels at which a map is above what was strongest there. Of a
+// guided one, cells have four numbers, see kernel.Guided.
+func (s *Strongest) add(m []float32, columns int, label uint16) {
+	numbers := 1
+	if s.pixels != nil {
+		numbers = 4
+	}
+	row, tops := make([]float32, columns*numbers), make([]float32, columns)
+	for y := range s.tapsY.N {
 		// Rows first, so that a pixel takes two products instead of four.
-		upper := m[int(tapsY.First[y])*columns:][:columns]
+		upper := m[int(s.tapsY.First[y])*len(row):][:len(row)]
 		copy(row, upper)
-		if tapsY.Count[y] == 2 {
-			lower, wu, wl := m[(int(tapsY.First[y])+1)*columns:][:columns], tapsY.Weights[2*y], tapsY.Weights[2*y+1]
+		if s.tapsY.Count[y] == 2 {
+			lower, wu, wl := m[(int(s.tapsY.First[y])+1)*len(row):][:len(row)], s.tapsY.Weights[2*y], s.tapsY.Weights[2*y+1]
 			for x := range row {
 				row[x] = wu*upper[x] + wl*lower[x]
 			}
 		}
-		best, labels := s.best[y*tapsX.N:][:tapsX.N], s.Labels[y*tapsX.N:][:tapsX.N]
+		// What the map is at most there, in whatever colour.
+		for i := range tops {
+			tops[i] = row[(i+1)*numbers-1]
+			for _, v := range row[i*numbers : (i+1)*numbers-1] {
+				tops[i] += 255 * max(v, 0)
+			}
+		}
+		best, labels := s.best[y*s.tapsX.N:][:s.tapsX.N], s.Labels[y*s.tapsX.N:][:s.tapsX.N]
 		for x := range best {
-			at := int(tapsX.First[x])
-			v := row[at]
-			if tapsX.Count[x] == 2 {
-				v = tapsX.Weights[2*x]*v + tapsX.Weights[2*x+1]*row[at+1]
+			at, w := int(s.tapsX.First[x]), s.tapsX.Weights[2*x:][:s.tapsX.Count[x]]
+			if tops[at] <= best[x] && tops[at+len(w)-1] <= best[x] {
+				continue
+			}
+			var v float32
+			for i, w := range w {
+				f := row[(at+i)*numbers:][:numbers]
+				u := f[numbers-1]
+				if s.pixels != nil {
+					p := s.pixels[4*(y*s.tapsX.N+x):][:3]
+					u += f[0]*float32(p[0]) + f[1]*float32(p[1]) + f[2]*float32(p[2])
+				}
+				v += w * u
 			}
 			if v > best[x] {
 				best[x], labels[x] = v, label

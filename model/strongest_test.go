@@ -21,21 +21,21 @@ import (
 // the trunk's alignment would give it three.
 func TestStrongestByHand(t *testing.T) {
 	tapsY, tapsX := kernel.PaintTaps(1, 1, 1, 4), kernel.PaintTaps(2, 8, 1, 4)
-	s := Strongest{Labels: slices.Repeat([]uint16{None}, 8), best: make([]float32, 8)}
-	s.add([]float32{0.8, 0}, 2, tapsY, tapsX, 0)
+	var s Strongest
+	s.begin(tapsY, tapsX)
+	s.add([]float32{0.8, 0}, 2, 0)
 	for x, want := range []float32{0.8, 0.8, 0.8, 0.8, 0.7, 0.5, 0.3, 0.1} {
 		if d := s.best[x] - want; d > 1e-6 || d < -1e-6 {
 			t.Errorf("pixel %d of a is %v, want %v", x, s.best[x], want)
 		}
 	}
-	s.add([]float32{0.6, 0.6}, 2, tapsY, tapsX, 1)
+	s.add([]float32{0.6, 0.6}, 2, 1)
 	if want := []uint16{0, 0, 0, 0, 0, 1, 1, 1}; !slices.Equal(s.Labels, want) {
 		t.Errorf("got %v, want %v", s.Labels, want)
 	}
 	// Columns are as rows are, and a threshold is what has to be exceeded.
-	rows := kernel.PaintTaps(2, 8, 1, 4)
-	s = Strongest{Labels: slices.Repeat([]uint16{None}, 8), best: slices.Repeat([]float32{0.65}, 8)}
-	s.add([]float32{0.8, 0}, 1, rows, kernel.PaintTaps(1, 1, 1, 4), 3)
+	s.begin(kernel.PaintTaps(2, 8, 1, 4), kernel.PaintTaps(1, 1, 1, 4))
+	s.add([]float32{0.8 - 0.65, -0.65}, 1, 3)
 	if want := []uint16{3, 3, 3, 3, 3, None, None, None}; !slices.Equal(s.Labels, want) {
 		t.Errorf("rows with a threshold of 0.65: got %v, want %v", s.Labels, want)
 	}

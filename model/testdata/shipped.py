@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import BertWordPieceTokenizer
 
 import make
+from edges import Painter
 
 PROMPTS = ["cat", "sofa, couch", "sky"]
 
@@ -74,6 +75,13 @@ def main():
     for name, v in {"E": e, "pooled": out["pooled"], "e": out["e"], "masks": out["masks"].sigmoid().flatten(1),
                     "S": answer["S"].flatten(1), "score": answer["score"]}.items():
         make.sampled(name, v)
+    cells = answer["S"].numpy()
+    paint = Painter(x, make.picture("wide", 150, 100), config["size"], config["edges"])
+    theta = float(np.float32(np.median(paint(cells).max(0))))
+    painted = paint(np.stack([make.tidy(c, theta) for c in cells]))
+    make.fixture["theta"] = np.array([theta], np.float32)
+    make.fixture["mask"], make.fixture["mask sure"] = make.pack(painted > theta), make.pack(np.abs(painted - theta) > 1e-3)
+    print(theta, (painted > theta).mean((1, 2)), (np.abs(painted - theta) > 1e-3).mean())
     make.fixture["manifest"] = np.frombuffer(hashlib.sha256((folder / "manifest.json").read_bytes()).digest(), np.uint8)
     save_file(make.fixture, make.HERE / "shipped.safetensors")
 

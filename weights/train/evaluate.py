@@ -20,13 +20,13 @@ import json
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from safetensors.torch import load_file
 
 import data
 import shipped
+from edges import Painter
 from network import Network
 from rounding import to_int8
 from text import TextEncoder, embed, tokenizer
@@ -48,16 +48,6 @@ def load_model(folder, int8=False):
         network.load_state_dict({k: v for k, v in state.items() if not k.startswith("text.")})
         encoder.load_state_dict({k[5:]: v for k, v in state.items() if k.startswith("text.")})
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last), encoder.eval().requires_grad_(False)
-
-
-def enlarge(maps, width, height, size=512):
-    """Maps at stride 4 [n,h,w] → original resolution [n,height,width]; cell i is centred at 4i+4 of the scaled photo."""
-    scale = size / max(width, height)
-    w, h = max(1, round(width * scale)), max(1, round(height * scale))
-    x = ((np.arange(width) + 0.5) * (w / width) - 4) / 4
-    y = ((np.arange(height) + 0.5) * (h / height) - 4) / 4
-    grid_x, grid_y = np.meshgrid(x.astype(np.float32), y.astype(np.float32))
-    return np.stack([cv2.remap(np.ascontiguousarray(m), grid_x, grid_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for m in maps])
 
 
 def auc(scores, truth):
@@ -123,9 +113,10 @@ def evaluate(network, embeddings, chosen, theta, common=None, apart=()):
     started = time.time()
     for photo in chosen.photos:
         truth = photo.labels()
-        height, width = truth.shape
         there = [int(c) for c in np.unique(truth) if c not in (0, data.IGNORE)]
-        encoded = network.encode(read_pixels(photo.picture, network.config["size"]))
+        x = read_pixels(photo.picture, network.config["size"])
+        encoded = network.encode(x)
+        paint = Painter(x, data.read_picture(photo.picture), network.config["size"], network.config.get("edges"))
 
         def ask(numbers):
             e = embeddings[[c - 1 for c in numbers]]
@@ -135,9 +126,9 @@ def evaluate(network, embeddings, chosen, theta, common=None, apart=()):
             return out, network.answer(out, e, contrast=rivals)
 
         out, answer = ask(range(1, n + 1))
-        full.add(label_map(enlarge(answer["S"].numpy(), width, height), np.arange(1, n + 1), theta), truth)
+        full.add(label_map(paint(answer["S"].numpy()), np.arange(1, n + 1), theta), truth)
         all_scores += [(c, s, c in there) for c, s in enumerate(answer["score"].tolist(), 1)]
-        proposals = enlarge(out["masks"].sigmoid().numpy(), width, height) > 0.5
+        proposals = paint(out["masks"].sigmoid().numpy()) > 0.5
         known = truth != data.IGNORE
         flat = proposals[:, known].astype(np.float32)
         oracle.add(oracle_labels(proposals[:, known], truth[known]), truth[known])
@@ -146,13 +137,13 @@ def evaluate(network, embeddings, chosen, theta, common=None, apart=()):
             both = flat @ t
             hits.append((c, float((both / (flat.sum(1) + t.sum() - both)).max())))
         if there:
-            present_only.add(label_map(enlarge(ask(there)[1]["S"].numpy(), width, height), there, theta), truth)
+            present_only.add(label_map(paint(ask(there)[1]["S"].numpy()), there, theta), truth)
         absent = rng.permutation([c for c in range(1, n + 1) if c not in there])[:max(1, len(there))]
         for c in [*there, *absent.tolist()]:
             answer = ask([c])[1]
             single_scores.append((c, float(answer["score"][0]), c in there))
             if c in there:
-                said = enlarge(answer["S"].numpy(), width, height)[0] > theta
+                said = paint(answer["S"].numpy())[0] > theta
                 t, s = (truth == c)[known], said[known]
                 single.append((c, (t & s).sum() / (t | s).sum()))
                 by_class.both[c] += (t & s).sum()

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 import data
 import names
 from calibrate import CONTRAST, calibrate, calibration_photos, fit_rows
+from edges import EDGES
 from network import DEFAULTS, Network
 from rounding import settle
 from text import embed, tokenizer
@@ -106,7 +107,7 @@ def main():
         "arch": c["arch"], **({"release": args.release} if args.release else {}), "d": c["d"], "dm": c["dm"], "heads": c["heads"], "queries": c["queries"], "layers": c["layers"],
         "size": c["size"], "pmp": c["pmp"], **variant(c), "alpha": numbers["alpha"], "beta": numbers["beta"], "kappa": numbers["kappa"],
         "b0": numbers["b0"], "seen_hi": c["seen_hi"], "seen_lo": c["seen_lo"], "theta": numbers["theta"],
-        "presence": numbers["presence"], "contrast": CONTRAST, "templates": ["{}"],
+        "presence": numbers["presence"], "contrast": CONTRAST, "edges": EDGES, "templates": ["{}"],
         "text": {k: encoder.config[k] for k in ("layers", "heads", "max_tokens")}, "trained_names": [phrases[i] for i in trained]}, indent=1) + "\n")
     total = int8_bytes(state) + (out / "vocab.txt").stat().st_size
     parts = {}

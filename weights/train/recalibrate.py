@@ -14,6 +14,7 @@ import torch
 import data
 import names
 from calibrate import CONTRAST, calibrate
+from edges import EDGES
 from evaluate import load_model
 from text import embed, tokenizer
 from train import masked_classes
@@ -38,7 +39,7 @@ def main():
     manifest = json.loads((model / "manifest.json").read_text())
     for shard in manifest["shards"]:
         shutil.copy(model / shard["file"], out)
-    manifest["config"] |= numbers
+    manifest["config"] |= numbers | {"edges": EDGES}
     (out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
 
 

@@ -1,0 +1,55 @@
+"""From the maps of prompts, at stride 4, to the photo's own pixels, by a guided filter (He, Sun and Tang, 2013), as the engine does it."""
+import numpy as np
+
+# Round each cell a map is fitted by a linear function of the photo's colours (0 to 1), which is then asked at each pixel; epsilon keeps
+# slopes small. On the validation lists masks of clothes gain 2 points of IoU and 4 of boundary IoU, those of COCO 0.2 and 1. Maps that
+# are only resized have edges that know nothing of the photo.
+EDGES = {"epsilon": 0.001}
+
+
+def window(x):
+    """The mean of each cell [h,w,...] and its eight neighbours; those beyond an edge are the nearest cells on it."""
+    h, w = x.shape[:2]
+    x = np.pad(x, ((1, 1), (1, 1)) + ((0, 0),) * (x.ndim - 2), mode="edge")
+    return sum(x[i:i + h, j:j + w] for i in range(3) for j in range(3)) / 9
+
+
+def stretch(cells, pixels, scale):
+    """The matrix [pixels, cells] of the bilinear way from cells, centred at 4i+4 of the scaled photo, to the photo's pixels."""
+    at = np.clip((np.arange(pixels) + 0.5) * scale / 4 - 1, 0, cells - 1)
+    return np.maximum(1 - np.abs(at[:, None] - np.arange(cells)), 0)
+
+
+class Painter:
+    """Brings maps [n,h,w] of one photo to its pixels [n,H,W].
+
+    encoded: the photo as read_pixels gives it; pixels: the photo [H,W,3]; size: of its long side when it was encoded; edges: the
+    manifest's, None to resize only.
+    """
+
+    def __init__(self, encoded, pixels, size, edges):
+        height, width = pixels.shape[:2]
+        x = encoded[0].permute(1, 2, 0).numpy().astype(np.float64)
+        h, w = (max(1, round(n * size / max(height, width))) for n in (height, width))
+        self.y, self.x = stretch(len(x) // 4, height, h / height), stretch(x.shape[1] // 4, width, w / width)
+        self.guided = edges is not None
+        if self.guided:
+            near = lambda cells, n: np.minimum(4 * np.arange(cells)[:, None] + np.arange(2, 6), n - 1)
+            colours = x[near(len(x) // 4, h)[:, :, None, None], near(x.shape[1] // 4, w)].mean((1, 3))
+            self.g = np.concatenate((colours, np.ones((*colours.shape[:2], 1))), -1)
+            # The photo's unit is 128 of 255.
+            ridge = edges["epsilon"] * (255 / 128) ** 2 * np.diag([1, 1, 1, 0])
+            self.inverse = np.linalg.inv(window(self.g[..., None] * self.g[..., None, :]) + ridge)
+            self.pixels = np.concatenate(((pixels.astype(np.float64) - 127) / 128, np.ones((height, width, 1))), -1).astype(np.float32)
+
+    def resize(self, m):
+        return (self.y @ m @ self.x.T).astype(np.float32)
+
+    def __call__(self, maps):
+        if not self.guided:
+            return np.stack([self.resize(m) for m in maps])
+        painted = []
+        for m in maps:
+            fits = window((self.inverse @ window(self.g * m[..., None])[..., None])[..., 0])
+            painted.append(sum(self.resize(fits[..., c]) * self.pixels[..., c] for c in range(4)))
+        return np.stack(painted)
