@@ -183,6 +183,10 @@ func random(p *kernel.Program, n int) kernel.View {
 // photoMasks are maps like those of a photo: some blobs, with specks in one of
 // 200 cells round them and holes in as many inside.
 func photoMasks(p *kernel.Program, maps, side int) kernel.View {
+	return p.Floats(photoMaps(maps, side))
+}
+
+func photoMaps(maps, side int) []float32 {
 	f := make([]float32, maps*side*side)
 	for t := range maps {
 		const blobs = 3
@@ -200,6 +204,21 @@ func photoMasks(p *kernel.Program, maps, side int) kernel.View {
 				v = 1 - v
 			}
 			f[t*side*side+j] = float32(v)
+		}
+	}
+	return f
+}
+
+// photoFits are what Guided makes of such maps, without a threshold of 0.5:
+// colours matter where it is near.
+func photoFits(p *kernel.Program, maps, h, w int) kernel.View {
+	m := photoMaps(maps, max(h, w))
+	f := make([]float32, 4*maps*h*w)
+	for i := range maps * h * w {
+		v := m[i] - 0.5
+		f[4*i+3] = v
+		for c := range 3 {
+			f[4*i+c] = (seed.Float32() - 0.5) * max(0.05, 0.5-2*max(v, -v)) / 255
 		}
 	}
 	return p.Floats(f)
@@ -377,7 +396,7 @@ func layers() []layer {
 	}
 	picture(1, 480, 640, 384, 512)
 	picture(0, 3000, 4000, 384, 512)
-	paint := func(times, maps, h, w int) {
+	paint := func(times, maps, h, w int, guided bool) {
 		const hi, wi = 96, 128
 		taps := func(p *kernel.Program, in, out int) kernel.View {
 			return p.Data(kernel.PaintTaps(in, out, 4*float64(in)/float64(out), 4).Encode())
@@ -386,8 +405,14 @@ func layers() []layer {
 		if maps > 0 {
 			name, bytes = fmt.Sprintf("pixels labels %d x 128x96 -> %dx%d", maps, w, h), 5*h*w
 		}
+		if guided {
+			name, bytes = name+", guided", bytes+4*h*w
+		}
 		all = append(all, layer{name, times, func(p *kernel.Program) kernel.Op {
 			o := kernel.Paint{A: random(p, max(maps, 1)*hi*wi), TapsY: taps(p, hi, h), TapsX: taps(p, wi, w), H: h, W: w, HI: hi, WI: wi, T: max(maps, 1)}
+			if guided {
+				o.A, o.Pixels = photoFits(p, max(maps, 1), hi, wi), random(p, h*w)
+			}
 			if maps > 0 {
 				o.Label, o.Best, o.Index = p.KeepBytes(h*w), p.Keep(h*w), p.Data([]byte{0, 0, 0, 0})
 			} else {
@@ -396,10 +421,19 @@ func layers() []layer {
 			return o
 		}, 7 * float64(max(maps, 1)*h*w), float64(bytes)})
 	}
-	paint(3, 0, 480, 640)
-	paint(0, 0, 512, 512)
-	paint(0, 0, 3000, 4000)
-	paint(1, 20, 512, 512)
+	for _, guided := range []bool{false, true} {
+		paint(3, 0, 480, 640, guided)
+		paint(0, 0, 512, 512, guided)
+		paint(0, 0, 3000, 4000, guided)
+		paint(1, 20, 512, 512, guided)
+		paint(0, 20, 3000, 4000, guided)
+	}
+	rows("guide 128x96", 1, 512*384, 1, func(p *kernel.Program) kernel.Op {
+		return kernel.Guide{Dst: p.Keep(kernel.GuideLen(96 * 128)), A: random(p, 4*384*512), H: 96, W: 128, HI: 384, WI: 512, WP: 512, Epsilon: 0.004}
+	})
+	rows("guided 20 x 128x96", 1, 20*96*128, 5, func(p *kernel.Program) kernel.Op {
+		return kernel.Guided{Dst: p.Keep(20 * 4 * 96 * 128), A: random(p, 20*96*128), Guide: random(p, kernel.GuideLen(96*128)), T: 20, H: 96, W: 128}
+	})
 	for _, side := range []int{512, 4000} {
 		all = append(all, layer{fmt.Sprintf("pixels colour %dx%d", side, side), 1, func(p *kernel.Program) kernel.Op {
 			label := make([]byte, side*side)
