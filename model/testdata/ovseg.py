@@ -1,0 +1,311 @@
+"""Makes the fixtures of OVSeg and of other networks whose masks a CLIP names: what PyTorch says of them with random weights.
+
+    python ovseg.py [ovseg|clip]
+
+"ovseg" is a small MaskFormer with OVSeg's class head and a CLIP with mask prompts. "clip" is the Mask2Former of
+mask2former.safetensors and a CLIP as transformers saves it. All networks are those of transformers; what OVSeg adds is written
+down here: its crops, its mask prompts and its ensemble. The fixture of OVSeg lists the tensors by the names that its checkpoint has for them.
+
+    python ovseg.py FOLDER                            # with random weights: a Swin-T and a ViT-B/16; or swin-base ViT-L/14
+    PMP_CHECKPOINT=FOLDER go test ./model -run TestCheckpoint -v -timeout 60m
+
+makes a checkpoint of the usual size in FOLDER, in 32 bits.
+"""
+import json
+import math
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+from torch.nn import functional as F
+from transformers import CLIPConfig, CLIPModel, MaskFormerConfig, MaskFormerDetrConfig, MaskFormerForInstanceSegmentation, ResNetConfig, SwinConfig
+
+import fcclip
+from base import HERE, MARGIN, MEAN, PICTURES, RESNET, STD, SWIN, load, mask2former, maskformer
+from fcclip import PREDICTOR, PROMPTS, TEMPLATES, layer, normal, numbers, tokenizer
+from streams import fixture, picture, sampled, uniform
+
+CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
+WEIGHT = 0.7                                          # of CLIP
+CLIP = "clip_adapter.clip_model."
+
+
+def clip_name(k):
+    """A tensor of transformers' CLIP in OpenAI's names, and whether it lies the other way round."""
+    if k in ("visual_projection.weight", "text_projection.weight"):
+        return CLIP + {"v": "visual.proj", "t": "text_projection"}[k[0]], True
+    k = k.replace("vision_model.embeddings.patch_embedding", "visual.conv1").replace("pre_layrnorm", "ln_pre").replace("post_layernorm", "ln_post")
+    k = k.replace("text_model.", "").replace("vision_model.", "visual.").replace("embeddings.", "").replace("position_embedding.weight", "positional_embedding")
+    k = k.replace("final_layer_norm", "ln_final").replace("encoder.layers", "transformer.resblocks").replace("layer_norm", "ln_")
+    return CLIP + k.replace("self_attn.", "attn.").replace("mlp.fc1", "mlp.c_fc").replace("mlp.fc2", "mlp.c_proj"), False
+
+
+def head_name(k):
+    """A tensor of transformers' MaskFormer on a Swin Transformer in detectron2's names."""
+    k = re.sub(r"^model\.pixel_level_module\.encoder\.(model\.)?", "backbone.", k)
+    if k.startswith("backbone."):
+        k = k.replace("embeddings.patch_embeddings.projection", "patch_embed.proj").replace("embeddings.norm", "patch_embed.norm").replace("encoder.layers", "layers")
+        k = k.replace("layernorm_before", "norm1").replace("layernorm_after", "norm2").replace("attention.output.dense", "attn.proj").replace("attention.self", "attn")
+        k = k.replace("intermediate.dense", "mlp.fc1").replace("output.dense", "mlp.fc2")
+        k = re.sub(r"hidden_states_norms\.(?:stage(\d)|(\d))", lambda m: f"norm{int(m[1]) - 1 if m[1] else m[2]}", k)
+        return re.sub(r"attn\.(query|key|value)\.", lambda m: f"attn.{m[1][0]}_proj.", k)
+    pixels = "sem_seg_head.pixel_decoder."
+    k = k.replace("model.pixel_level_module.decoder.", pixels).replace("mask_projection", "mask_features")
+    k = k.replace("fpn.stem", "layer_4")
+    k = re.sub(r"fpn\.layers\.(\d)\.(proj|block)", lambda m: f"{'adapter' if m[2] == 'proj' else 'layer'}_{3 - int(m[1])}", k)
+    k = re.sub(r"((?:adapter|layer)_\d)\.0\.", r"\1.", k)
+    k = re.sub(r"((?:adapter|layer)_\d)\.1\.", r"\1.norm.", k)
+    k = k.replace("model.transformer_module.decoder.layers.", PREDICTOR + "transformer.decoder.layers.").replace("model.transformer_module.decoder.layernorm", PREDICTOR + "transformer.decoder.norm")
+    k = k.replace("self_attn_layer_norm", "norm1").replace("encoder_attn_layer_norm", "norm2").replace("final_layer_norm", "norm3").replace("encoder_attn", "multihead_attn")
+    k = k.replace("mlp.fc", "linear").replace(".o_proj.", ".out_proj.")
+    k = k.replace("model.transformer_module.queries_embedder", PREDICTOR + "query_embed").replace("model.transformer_module.input_projection", PREDICTOR + "input_proj")
+    return re.sub(r"^mask_embedder\.(\d)\.0", PREDICTOR + r"mask_embed.layers.\1", k)
+
+
+def fill(module, rename):
+    """Gives a module the numbers of its tensors' names in the checkpoint, where queries, keys and values are projected by one matrix."""
+    state = {}
+    for k, v in module.state_dict().items():
+        if k.startswith(("class_predictor", "criterion", "logit_scale")) or not v.is_floating_point() or re.search(r"encoder\.(model\.)?layernorm", k):
+            continue
+        name, turned = rename(k) if rename is clip_name else (rename(k), False)
+        part = re.search(r"\.([qkv])_proj\.", name)
+        if part:
+            joined = name.replace(part[0], ".qkv." if name.startswith("backbone") else ".in_proj_")
+            state[k] = numbers(joined, (3 * v.shape[0], *v.shape[1:])).chunk(3)["qkv".index(part[1])]
+        else:
+            state[k] = numbers(name, v.shape[::-1]).T if turned else numbers(name, v.shape)
+    missing, unexpected = module.load_state_dict(state, strict=False)
+    assert not unexpected and all(m.startswith(("class_predictor", "criterion", "logit_scale")) or ".layernorm." in m or m.endswith("relative_position_index") for m in missing), missing
+
+
+def cut(pixels, inside, size):
+    """The box of a mask in a picture [3,H,W], with CLIP's mean around the mask: as CLIP sees it, and which of its pixels are in the mask."""
+    y, x = np.nonzero(inside.numpy())
+    box = np.s_[..., y.min():y.max() + 1, x.min():x.max() + 1]
+    mean = torch.tensor(CLIP_MEAN, dtype=pixels.dtype)[:, None, None]
+    std = torch.tensor(CLIP_STD, dtype=pixels.dtype)[:, None, None]
+    seen = torch.where(inside[box], pixels[box], mean)
+    seen = F.interpolate(((seen - mean) / std)[None], size=(size, size), mode="bicubic")    # neither filtered nor with corners aligned
+    return seen, F.interpolate(inside[box].to(pixels.dtype)[None, None], size=(size, size), mode="nearest")
+
+
+def see(vision, projection, pixels, inside=None, prompts=()):
+    """CLIP's vision transformer, where patches that the mask does not touch are replaced by learned ones before some layers."""
+    e, patch = vision.embeddings, vision.embeddings.patch_size
+    x = e.patch_embedding(pixels).flatten(2).transpose(1, 2)
+    if len(prompts):
+        touched = F.max_pool2d(inside, patch).flatten(2).transpose(1, 2) > 0
+        x = torch.where(touched, x, prompts[0])
+    x = torch.cat([e.class_embedding.expand(len(x), 1, -1), x], 1) + e.position_embedding.weight
+    x = vision.pre_layrnorm(x)
+    for i, block in enumerate(vision.encoder.layers):
+        if 0 < i < len(prompts):
+            x = torch.cat([x[:, :1], torch.where(touched, x[:, 1:], prompts[i])], 1)
+        x = block(x, attention_mask=None)
+        x = x[0] if isinstance(x, tuple) else x
+    return projection(vision.post_layernorm(x[:, 0]))
+
+
+def read(clip, words, names):
+    """Unit embeddings of names."""
+    tokens = words([t.format(n) for n in names for t in TEMPLATES], truncation=True, max_length=77, padding=True, return_tensors="pt")
+    text = normal(clip.text_projection(clip.text_model(input_ids=tokens["input_ids"]).pooler_output))
+    return normal(text.reshape(len(names), len(TEMPLATES), -1).mean(1))
+
+
+def best(logits, counts):
+    """The logits of prompts, the best of whose names counts."""
+    return torch.stack([part.max(-1).values for part in logits.split(counts, -1)], -1)
+
+
+def split(prompts):
+    synonyms = [p.replace(", ", ",").split(",") for p in prompts]
+    return sum(synonyms, []), [len(s) for s in synonyms]
+
+
+def chosen(masks):
+    """A threshold so high that a fourth of the masks is empty, and such that no pixel is hardly above or below."""
+    most = torch.cat([m.flatten(1).max(-1).values for m in masks]).quantile(0.25).sigmoid().item()
+    for i in range(20):
+        t = round(most, 3) + i / 1000
+        if all((m - math.log(t / (1 - t))).abs().min() / m.std() > MARGIN for m in masks):
+            return round(t, 3)
+    raise SystemExit("change SALT")
+
+
+def look(masks, pixels, clip, threshold, prompts=()):
+    """What CLIP makes of each mask [Q,H,W], zeros where it has no pixel; which have one; crops, and which of their pixels are inside."""
+    size = clip.config.vision_config.image_size
+    inside = masks > math.log(threshold / (1 - threshold))
+    there = inside.flatten(1).any(-1)
+    crops, touched = (torch.cat(x) for x in zip(*(cut(pixels, m, size) for m in inside[there])))
+    seen = torch.zeros(len(masks), clip.config.projection_dim, dtype=masks.dtype)
+    seen[there] = torch.cat([normal(see(clip.vision_model, clip.visual_projection, c, t, prompts)) for c, t in zip(crops.split(4), touched.split(4))])
+    return seen, there, crops, touched
+
+
+def keep(case, clip, words, seen, there, masks, own, joined, prompts=PROMPTS):
+    """What each mask is: own has what the class head says of unit embeddings of texts, and joined what comes of that and of CLIP."""
+    for what, some in (("", prompts), (" single", prompts[:1] + ["others"])):
+        names, counts = split(some)
+        text = read(clip, words, names)
+        if what == "" and case == next(iter(PICTURES)):
+            sampled("text", text)
+        second = best(100 * seen @ text.T, counts).softmax(-1)
+        p = joined(own(text, counts), second, there[:, None])
+        p = p[:, :1] if what else p
+        sampled(f"{case}/probabilities{what}", p.T)
+        sampled(f"{case}/scores{what}", torch.einsum("qc,qhw->chw", p, masks.sigmoid()).flatten(1))
+        print(case, what, "P", p.max(0).values, "there", int(there.sum()))
+
+
+def small_clip(e=48):
+    return dict(projection_dim=e, text_config=dict(hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=2),
+                vision_config=dict(hidden_size=128, intermediate_size=256, num_hidden_layers=4, num_attention_heads=2, image_size=32, patch_size=8))
+
+
+def small_words():
+    merges = json.loads((HERE.parent / "bpe" / "testdata" / "encode.json").read_text())["merges"]
+    words = tokenizer([tuple(m.split(" ")) for m in merges.splitlines()[1:]])
+    return words, merges, dict(vocab_size=len(words), bos_token_id=len(words) - 2, eos_token_id=len(words) - 1, pad_token_id=len(words) - 1)
+
+
+def configure(c, ends):
+    c["text_config"].update(ends)
+    return CLIPConfig(**c)
+
+
+def keep_crops():
+    """Crops of masks that are made up: a speck, a bar, a disc at the picture's edge, all of it, and none."""
+    x = torch.from_numpy(picture("crops", 96, 64) / 255.0).permute(2, 0, 1)
+    y, c = torch.meshgrid(torch.arange(16).double(), torch.arange(24).double(), indexing="ij")
+    for i, logits in enumerate([1.3 - 4 * ((y - 7).abs() + (c - 11).abs()), 2.1 - 3.3 * (y - 3).abs() + 0 * c, 5.3 - ((y - 14) ** 2 + (c - 21) ** 2).sqrt(), 7.7 + 0 * (y + c), -1.1 - 0 * (y + c)]):
+        whole = F.interpolate(logits[None, None], size=(64, 96), mode="bilinear")[0, 0]
+        inside = whole > math.log(0.4 / 0.6)
+        assert (whole - math.log(0.4 / 0.6)).abs().min() > 1e-4
+        sampled(f"crops/{i} inside", inside)
+        if inside.any():
+            seen, touched = cut(x, inside, 32)
+            sampled(f"crops/{i} seen", seen[0].permute(1, 2, 0))
+            # As OVSeg has it: the mean over a patch, rounded up.
+            sampled(f"crops/{i} touched", F.avg_pool2d(touched, 8).ceil())
+
+
+def masks_of(model, x):
+    out = model(pixel_values=x, output_hidden_states=True)
+    masks = out.masks_queries_logits
+    return out, masks[0], F.interpolate(masks, size=x.shape[-2:], mode="bilinear", align_corners=False)[0]
+
+
+def network_input(case, size):
+    pixels = picture(case, *size) / 255.0
+    return torch.from_numpy((pixels - MEAN) / STD).permute(2, 0, 1)[None], torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def run_ovseg(model, clip, words, pictures, hidden):
+    """What OVSeg says of pictures."""
+    e, patches = clip.config.projection_dim, clip.vision_model.embeddings.num_patches
+    prompts = numbers(CLIP + "visual.mask_embedding", (3, patches, clip.config.vision_config.hidden_size))
+    other = normal(numbers("clip_adapter.non_object_embedding", (1, e)))
+    dtype = other.dtype
+    results = {case: masks_of(model, network_input(case, size)[0].to(dtype)) for case, size in pictures.items()}
+    threshold = chosen([whole for *_, whole in results.values()]) if dtype == torch.float64 else 0.4
+    for case, size in pictures.items():
+        out, masks, whole = results[case]
+        z = out.transformer_decoder_last_hidden_state[0]
+        c = layer(F.relu(layer(z, PREDICTOR + "class_embed.layers.0", hidden)), PREDICTOR + "class_embed.layers.1", e)
+        sampled(f"{case}/class embedding", c)
+        seen, there, crops, touched = look(whole, network_input(case, size)[1].to(dtype), clip, threshold, prompts)
+        print(case, "threshold", threshold, "empty", int((~there).sum()), "outside", 1 - (F.max_pool2d(touched, clip.config.vision_config.patch_size)).mean().item())
+        sampled(f"{case}/clip embedding", seen)
+        keep(case, clip, words, seen, there, masks,
+             lambda text, counts: torch.cat([best(100 * normal(c) @ text.T, counts), 100 * normal(c) @ other.T], -1).softmax(-1)[:, :-1],
+             lambda first, second, there: first ** (1 - WEIGHT) * torch.where(there, second, 1) ** WEIGHT)
+    return threshold
+
+
+@torch.no_grad()
+def make_ovseg():
+    # Not just the name, with whose numbers void would win everywhere.
+    fcclip.draw = lambda key, *spread: uniform(f"ovseg 2/{key}", *spread)
+    words, merges, ends = small_words()
+    model, clip = maskformer(SwinConfig(**SWIN, window_size=4, mlp_ratio=2.0)).double().eval(), CLIPModel(configure(small_clip(), ends)).double().eval()
+    fill(model, head_name)
+    fill(clip, clip_name)
+    threshold = run_ovseg(model, clip, words, PICTURES, 96)
+    keep_crops()
+    fixture["names"] = np.frombuffer("\n".join(" ".join([k, "F32", *map(str, x.shape)]) for k, x in sorted(fcclip.weights.items())).encode(), np.uint8)
+    return merges, threshold
+
+
+@torch.no_grad()
+def make_clip():
+    model = load("mask2former", lambda: mask2former(ResNetConfig(**RESNET)))
+    fixture.clear()
+    words, merges, ends = small_words()
+    c = small_clip()
+    c["vision_config"].update(hidden_act="gelu", num_attention_heads=4)
+    clip = load("clip", lambda: CLIPModel(configure(c, ends)))
+    results = {case: masks_of(model, network_input(case, size)[0]) for case, size in PICTURES.items()}
+    threshold = chosen([whole for *_, whole in results.values()])
+    scale = clip.logit_scale.exp().clamp(max=100) / 100
+    for case, size in PICTURES.items():
+        out, masks, whole = results[case]
+        seen, there, crops, _ = look(whole, network_input(case, size)[1], clip, threshold)
+        # The same by transformers' own way.
+        assert torch.allclose(seen[there], normal(clip.visual_projection(clip.vision_model(pixel_values=crops).pooler_output)), atol=1e-9)
+        sampled(f"{case}/clip embedding", seen)
+        anything = 1 - out.class_queries_logits[0].softmax(-1)[:, -1:]
+        keep(case, clip, words, scale * seen, there, masks, lambda *_: anything, lambda first, second, there: first * second * there)
+    return merges, threshold
+
+
+def make_checkpoint(folder, encoder="swin-tiny", vit="ViT-B/16"):
+    from transformers import CLIPTokenizer
+    generator = torch.Generator().manual_seed(1)
+    fcclip.draw = lambda _, shape, middle, width: middle + width * (2 * torch.rand(shape, generator=generator) - 1)
+    sizes = {"swin-tiny": dict(embed_dim=96, num_heads=[3, 6, 12, 24], depths=[2, 2, 6, 2], window_size=7),
+             "swin-base": dict(embed_dim=128, num_heads=[4, 8, 16, 32], depths=[2, 2, 18, 2], window_size=12)}[encoder]
+    width, layers, patch, text = {"ViT-B/16": (768, 12, 16, 512), "ViT-L/14": (1024, 24, 14, 768)}[vit]
+    # Any list of merges will do, as long as there are so many.
+    merges = made_up_merges(49408 - 514)
+    words = tokenizer(merges)
+    clip = CLIPModel(configure(dict(
+        projection_dim=text, text_config=dict(hidden_size=text, intermediate_size=4 * text, num_hidden_layers=12, num_attention_heads=text // 64),
+        vision_config=dict(hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers, num_attention_heads=width // 64, patch_size=patch)),
+        dict(vocab_size=len(words), bos_token_id=len(words) - 2, eos_token_id=len(words) - 1, pad_token_id=len(words) - 1))).eval()
+    model = MaskFormerForInstanceSegmentation(MaskFormerConfig(
+        backbone_config=SwinConfig(**sizes, out_features=["stage1", "stage2", "stage3", "stage4"]), decoder_config=MaskFormerDetrConfig())).eval()
+    fill(model, head_name)
+    fill(clip, clip_name)
+    with torch.no_grad():
+        run_ovseg(model, clip, words, {"checkpoint": (320, 256)}, 1024)
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save({"model": {k: v.clone() for k, v in fcclip.weights.items()}}, folder / "ovseg.pth")
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *(" ".join(m) for m in merges)]) + "\n", encoding="utf-8")
+    fixture["prompts"] = np.frombuffer("\n".join(PROMPTS).encode(), np.uint8)
+    save_file(fixture, folder / "expected.safetensors")
+
+
+def made_up_merges(n):
+    """Pairs of letters, then pairs of these and letters: n of them."""
+    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
+    pairs = [(a, b) for a in letters for b in letters]
+    return (pairs + [(a + b, c) for a, b in pairs for c in letters] + [(a + b, c + d) for a, b in pairs for c, d in pairs])[:n]
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] and sys.argv[1] not in ("ovseg", "clip"):
+        make_checkpoint(Path(sys.argv[1]), *sys.argv[2:])
+        sys.exit()
+    for name in sys.argv[1:] or ["ovseg", "clip"]:
+        fixture.clear()
+        merges, threshold = {"ovseg": make_ovseg, "clip": make_clip}[name]()
+        for key, value in {"merges": merges, "prompts": "\n".join(PROMPTS), "threshold": str(threshold)}.items():
+            fixture[key] = np.frombuffer(value.encode(), np.uint8)
+        save_file(fixture, HERE / f"{name}.safetensors")
+        print("bytes", (HERE / f"{name}.safetensors").stat().st_size)
