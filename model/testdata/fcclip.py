@@ -5,12 +5,13 @@
 Mask2Former, ConvNeXt and CLIP's text encoder are those of transformers; what FC-CLIP adds, and CLIP's ResNet, are written down
 here. A fixture lists the tensors by the names that an FC-CLIP checkpoint has for them, and their numbers come from these names.
 
-    python fcclip.py FOLDER RN50                      # or RN101, RN50x4, RN50x16, RN50x64; needs open_clip
+    python fcclip.py FOLDER CLIP [QUERIES WIDTH HEIGHT]
     PMP_CHECKPOINT=FOLDER go test ./model -run TestCheckpoint -v
 
-makes a checkpoint of the usual size with random weights in FOLDER, whose CLIP is open_clip's own, in 32 bits. It has 20 queries: with
-250 some mask logit is so near to zero that rounding decides whether a cell is under the mask.
-"""
+makes a checkpoint of the usual size with random weights in FOLDER, whose CLIP is open_clip's own, in 32 bits: convnext_large_d_320,
+convnext_base_w_320, RN50, RN101, RN50x4, RN50x16 or RN50x64; needs open_clip, and timm for the first two. Without numbers it has 20
+queries and a picture of 320 × 256: with 250 that one has mask logits so near to zero that rounding decides whether a cell is under the mask;
+250 128 96 is a pair that has none for one of a few seeds. """
 import gzip
 import json
 import math
@@ -147,7 +148,7 @@ class ClipResNet(nn.Module):
 
 
 class ClipMaps(nn.Module):
-    """The stages of a ResNet of CLIP, as transformers' Mask2Former wants them of a backbone."""
+    """The stages of an image encoder of CLIP, as transformers' Mask2Former wants them of a backbone."""
 
     def __init__(self, visual):
         super().__init__()
@@ -155,6 +156,12 @@ class ClipMaps(nn.Module):
 
     def forward(self, x, **_):
         v, maps = self.visual, []
+        if hasattr(v, "trunk"):
+            x = v.trunk.stem(x)
+            for stage in v.trunk.stages:
+                x = stage(x)
+                maps.append(x)
+            return BackboneOutput(feature_maps=tuple(maps))
         for i in "123":
             x = F.relu(getattr(v, "bn" + i)(getattr(v, "conv" + i)(x)))
         x = F.avg_pool2d(x, 2)
@@ -203,9 +210,11 @@ def classify(x, text, counts, scale):
 
 
 def with_clip(model, visual):
-    """Gives a Mask2Former a ResNet of CLIP, and both the numbers of the checkpoint."""
+    """Gives a Mask2Former an image encoder of CLIP, and both the numbers of the checkpoint."""
     model.model.pixel_level_module.encoder = ClipMaps(visual)
     fill(model, lambda k: CLIP + k.removeprefix(ENCODER) if k.startswith(ENCODER) else head_name(k))
+    if hasattr(visual, "trunk"):
+        return lambda f, masks: visual.head(visual.trunk.head(pooled(rows(f), masks.flatten(1))[..., None, None]))
     return lambda f, masks: pooled_by_attention(f, masks, visual.attnpool)
 
 
@@ -240,13 +249,14 @@ def small(name):
     return model, see, read, merges
 
 
-def whole(name):
+def whole(name, queries):
     """The same of the usual size, with a CLIP of open_clip."""
     import open_clip
-    clip = open_clip.create_model(name, pretrained=None, force_quick_gelu=True).float().eval().requires_grad_(False)
-    widths = [4 * clip.visual.conv3.out_channels << i for i in range(4)]
+    resnet = name.startswith("RN")
+    clip = open_clip.create_model(name, pretrained=None, force_quick_gelu=resnet).float().eval().requires_grad_(False)
+    widths = [(4 * clip.visual.conv3.out_channels if resnet else clip.visual.trunk.stem[0].out_channels) << i for i in range(4)]
     model = Mask2FormerForUniversalSegmentation(Mask2FormerConfig(
-        backbone_config=ResNetConfig(hidden_sizes=widths, depths=[1] * 4, out_features=STAGES), num_queries=20)).float().eval()
+        backbone_config=ResNetConfig(hidden_sizes=widths, depths=[1] * 4, out_features=STAGES), num_queries=queries)).float().eval()
     see = with_clip(model, clip.visual)
     fill(clip, lambda k: CLIP + k)                    # the text encoder too
     merges = gzip.open(Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz", "rt", encoding="utf-8").read().split("\n")[:49152 - 256 - 1]
@@ -334,19 +344,22 @@ def make_fixture(name):
     print("bytes", path.stat().st_size, "tensors", len(weights))
 
 
-def make_checkpoint(folder, name):
+def make_checkpoint(folder, name, queries=20, *size):
     global draw
     for seed in range(1, 20):
         generator = torch.Generator().manual_seed(seed)
         draw = lambda _, shape, middle, width: middle + width * (2 * torch.rand(shape, generator=generator) - 1)
         weights.clear()
         fixture.clear()
-        model, see, read, merges = whole(name)
+        model, see, read, merges = whole(name, queries)
         try:                                          # open_clip reads <|endoftext|> as any other text
-            run(model, see, read, {"checkpoint": (320, 256)}, [*PROMPTS[:-1], "it's a 3rd thing"], True, 3e-6)
+            run(model, see, read, {"checkpoint": size or (320, 256)}, [*PROMPTS[:-1], "it's a 3rd thing"], name.startswith("RN"), 3e-6)
             break
         except AssertionError as e:
-            print("seed", seed, e)
+            print("seed", seed, e, flush=True)
+    else:
+        sys.exit("no seed will do; take fewer queries or smaller sides")
+    fixture["size"] = np.frombuffer(b"%d %d" % (size or (320, 256)), np.uint8)
     folder.mkdir(parents=True, exist_ok=True)
     torch.save({"model": weights}, folder / "fcclip.pth")
     (folder / "fcclip.txt").write_text("\n".join(TRAINED))
@@ -355,8 +368,8 @@ def make_checkpoint(folder, name):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
-        make_checkpoint(Path(sys.argv[1]), sys.argv[2])
+    if len(sys.argv) > 2:
+        make_checkpoint(Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:]))
     else:
         for name in sys.argv[1:] or ["fcclip", "fcclip-attention"]:
             make_fixture(name)
