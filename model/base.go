@@ -103,13 +103,13 @@ func LoadBase(manifest *weights.Manifest, device kernel.Device, precision Precis
 		b.hidden, b.class = l.linear("class.mlp.0", c.D, c.Crops.Hidden), l.linear("class.mlp.1", c.Crops.Hidden, c.Text.Embedding)
 	} else {
 		b.class = l.columns("class", c.D, len(c.Labels)+1)
+		if c.PMP {
+			m.text = l.textEncoder(c.Text)
+		}
 	}
 	if c.Crops != nil {
 		b.crops, m.Labels = l.cropHead(*c.Crops), nil
 		m.text, read = l.clipText(c.Text), m.readsWithCLIP
-	}
-	if c.PMP {
-		m.text = l.textEncoder(c.Text)
 	}
 	if m.text != nil {
 		if err := read(manifest.Vocabulary(), source); err != nil {
@@ -150,7 +150,7 @@ func (c BaseConfig) sensible() bool {
 		multiple(c.D, 16, 1024, 16) && multiple(c.DM, 8, 1024, 8) && multiple(c.Heads, 1, 64, 1) && c.D%c.Heads == 0 && c.D/c.Heads%8 == 0 &&
 		multiple(c.FFN, 8, kernel.MaxK8, 8) && multiple(c.Queries, 1, 256, 1) && multiple(c.Layers, 1, 32, 1) && c.Trunk.sensible()
 	if c.Arch == FCCLIP {
-		ok = ok && !c.PMP && c.Open.sensible(c.Trunk.channels()[3]) && c.Text.sensible() && len(c.Templates) > 0
+		ok = ok && c.Open.sensible(c.Trunk.channels()[3]) && c.Text.sensible() && len(c.Templates) > 0
 	} else if c.Crops != nil {
 		ok = ok && !c.PMP && c.Crops.sensible() && c.Text.sensible() && len(c.Templates) > 0 && c.Crops.ViT.Embedding == c.Text.Embedding &&
 			(c.Crops.Hidden > 0 || multiple(len(c.Labels), 1, 1<<14, 1))
@@ -204,14 +204,10 @@ func (b *base) encode(g graph, p *Picture, w, h int) imageMemory {
 	maps := b.pixels.run(g, f)
 	image := d.remember(g, maps)
 	p.reply.class, p.crops.seen = g.Input(4*maxPhrase*d.q), x.View
+	p.reply.logits = g.Keep(d.q * b.width())
 	if b.open != nil {
-		p.reply.logits = g.Keep(d.q * b.open.width())
-		z := d.decode(g, image, tokens{})
-		d.maskEmbedding(g, z, p.reply.embedding)
-		b.open.run(g, p.reply.logits, z, p.reply.embedding, image, maps, f, d.decoderShape)
-		return image
+		image.sight = b.open.remember(g, image, maps, f, d.q, b.PMP)
 	}
-	p.reply.logits = g.Keep(d.q * b.class.out)
 	if b.PMP {
 		p.ask.embeddings, p.ask.count = g.Input(4*maxPhrase*d.e), g.Input(4)
 	} else {
@@ -220,11 +216,23 @@ func (b *base) encode(g graph, p *Picture, w, h int) imageMemory {
 	return image
 }
 
+// width is how many numbers decode leaves for each proposal.
+func (b *base) width() int {
+	if b.open != nil {
+		return b.open.width()
+	}
+	return b.class.out
+}
+
 // decode records the mask decoder and the class head.
 func (b *base) decode(g graph, p *Picture, image imageMemory, text tokens) {
 	d := &b.model.decoder.maskDecoder
 	z := d.decode(g, image, text)
 	d.maskEmbedding(g, z, p.reply.embedding)
+	if b.open != nil {
+		b.open.run(g, p.reply.logits, z, p.reply.embedding, image, image.sight, d.decoderShape)
+		return
+	}
 	if b.hidden.out > 0 {
 		z = g.linear(z, d.q, b.hidden, kernel.ActReLU)
 	}

@@ -304,11 +304,17 @@ func TestBaseGuidance(t *testing.T) {
 	reader, err := weights.Load(shipped.FS.ReadFile)
 	must(t, err)
 	prompts := []string{"dog", "potted plant, tree", "sky"}
+	sources := map[string]func() *quantize.Source{}
 	for _, name := range checkpointtest.Bases(t, "testdata") {
-		f := readFixture(t, name+".safetensors")
+		sources[name] = func() *quantize.Source { return convert(t, readFixture(t, name+".safetensors"), name) }
+	}
+	for name := range fcclips {
+		sources[name] = func() *quantize.Source { return convertFCCLIP(t, name) }
+	}
+	for name, convert := range sources {
 		// answer is what a network makes of a picture, with a change to its tensors.
 		answer := func(guided bool, o Options, change func(x quantize.Tensor)) []float32 {
-			source := convert(t, f, name)
+			source := convert()
 			if guided {
 				must(t, huggingface.Guide(source, reader))
 			}
@@ -324,7 +330,9 @@ func TestBaseGuidance(t *testing.T) {
 			must(t, p.Encode())
 			r, err := p.Segment(prompts, o)
 			must(t, err)
-			all := classLogits(t, p)
+			b := m.network.(*base)
+			all := make([]float32, b.Queries*b.width())
+			must(t, p.session.Read(p.reply.logits, kernel.Bytes(all)))
 			for i := range prompts {
 				s, _ := r.Map(i)
 				all = append(all, s...)

@@ -79,6 +79,7 @@ type imageMemory struct {
 	mask   map[int]matrix // mask features by stride, a column for each cell
 	head   matrix         // the trunk head's features at stride 32, a row for each cell
 	cells  map[int]int    // by stride
+	sight  sight          // of FC-CLIP
 }
 
 // remember computes the image's side.

@@ -72,22 +72,51 @@ func (h *openHead) width() int {
 	return 2 * h.e
 }
 
+// sight is what may lie under masks of a picture.
+type sight struct {
+	features, coarse grid // the mask features, and the trunk's last map
+	pooled
+}
+
+// remember computes it; later stages can read what is kept.
+func (h *openHead) remember(g graph, image imageMemory, maps pyramid, f features, q int, kept bool) sight {
+	s, keep := sight{features: maps.mask[4], coarse: f.f32}, g.Temp
+	if kept {
+		keep = g.Keep
+		s.features = g.copied(s.features, keep)
+	}
+	switch {
+	case h.pool != nil:
+		s.pooled = h.pool.remember(g, f.f32, q, image.mask[cellSize].n, keep)
+	case kept:
+		s.coarse = g.copied(s.coarse, keep)
+	}
+	return s
+}
+
+func (g graph) copied(x grid, keep func(int) kernel.View) grid {
+	n := x.cells() * x.c
+	y := grid{keep(n), x.h, x.w, x.c}
+	g.Do(kernel.Activate{Dst: y.View, A: x.View, N: n})
+	return y
+}
+
 // run records what becomes of proposals: two rows of embeddings for each in dst, those
 // of all queries and then those of CLIP, and behind them what an attention pool says of
 // masks. z are the queries behind the decoder.
-func (h *openHead) run(g graph, dst, z, embedding kernel.View, image imageMemory, maps pyramid, f features, s decoderShape) {
+func (h *openHead) run(g graph, dst, z, embedding kernel.View, image imageMemory, seen sight, s decoderShape) {
 	none := kernel.View{}
-	seen := g.norm(g.under(embedding, s.q, image.mask[4], maps.mask[4]), none, s.q, h.poolNorm)
+	mean := g.norm(g.under(embedding, s.q, image.mask[4], seen.features), none, s.q, h.poolNorm)
 	x := g.Temp(s.q * s.d)
-	g.linearTo(x, seen, s.q, h.poolProj, kernel.ActNone, z)
+	g.linearTo(x, mean, s.q, h.poolProj, kernel.ActNone, z)
 	x = g.linear(g.linear(x, s.q, h.class[0], kernel.ActReLU), s.q, h.class[1], kernel.ActReLU)
 	g.linearTo(dst, x, s.q, h.class[2], kernel.ActNone, none)
 
 	if h.pool != nil {
-		h.pool.run(g, dst.At(s.q*h.e), dst.At(2*s.q*h.e), embedding, s.q, image.mask[cellSize], f.f32)
+		h.pool.run(g, dst.At(s.q*h.e), dst.At(2*s.q*h.e), embedding, s.q, image.mask[cellSize], seen.pooled)
 		return
 	}
-	x = g.norm(g.under(embedding, s.q, image.mask[cellSize], f.f32), none, s.q, h.clipNorm)
+	x = g.norm(g.under(embedding, s.q, image.mask[cellSize], seen.coarse), none, s.q, h.clipNorm)
 	if len(h.clip) > 1 {
 		x = g.linear(x, s.q, h.clip[0], kernel.ActGelu)
 	}

@@ -265,7 +265,7 @@ func TestAttentionPool(t *testing.T) {
 		x := grid{g.Floats(append(row(c, 1, 10, 100, 1000, 10000), make([]float32, 3*c)...)), 1, cells, c}
 		mask := g.matrix(g.Floats(row(k, 2, -1, 3, 5, -1)), k, cells, true, false)
 		out, open := g.Keep(q*c), g.Keep(q*kernel.Panel)
-		p.run(g, out, open, g.Floats(row(k, 1, -7, 1e-3, 0)), q, mask, x)
+		p.run(g, out, open, g.Floats(row(k, 1, -7, 1e-3, 0)), q, mask, p.remember(g, x, q, mask.n, g.Temp))
 		g.Plan()
 		must(t, device.Load(constants))
 		s, err := device.Open(g.Program)

@@ -118,7 +118,10 @@ func TestReadFCCLIP(t *testing.T) {
 	if err != nil || source.Arch != fcclip || !slices.Equal(source.TrainedNames, openBeside.Names) {
 		t.Fatal(source, err)
 	}
-	if err := Guide(source, nil); err == nil {
-		t.Error("guidance is added to an FC-CLIP")
+	if err := Guide(source, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := Guide(source, nil); err != ErrGuided {
+		t.Errorf("guidance beside guidance: %v", err)
 	}
 }

@@ -50,11 +50,9 @@ var ErrGuided = errors.New("this checkpoint comes with prompt guidance that was 
 // and the vocabulary of reader, which are weights of ours, and in the mask decoder
 // an attention from queries to prompts before the first layer and in each.
 // Their last projections are zero, so that the network computes what it did, to
-// the last bit, until they are trained.
+// the last bit, until they are trained. An FC-CLIP has a text encoder, whose
+// embeddings of phrases are all that its guidance reads.
 func Guide(s *quantize.Source, reader *weights.Manifest) error {
-	if s.Arch == fcclip {
-		return errors.New("prompt guidance cannot be added to an FC-CLIP yet")
-	}
 	var config map[string]any
 	if err := json.Unmarshal(s.Config, &config); err != nil {
 		return err
@@ -71,34 +69,16 @@ func Guide(s *quantize.Source, reader *weights.Manifest) error {
 	if err := json.Unmarshal(s.Config, &of); err != nil {
 		return err
 	}
-	f := reader.Fields()
-	text := f.Fields("text")
-	config["pmp"], config["templates"] = true, f.Texts("templates")
-	config["text"] = map[string]int{"layers": text.Int("layers"), "heads": text.Int("heads"), "max_tokens": text.Int("max_tokens")}
-	if err := f.Err(); err != nil {
+	config["pmp"] = true
+	width, err := 0, error(nil)
+	if s.Arch == fcclip {
+		width = embeddingOf(s)
+	} else {
+		width, err = addReader(s, config, reader)
+	}
+	if err != nil {
 		return err
 	}
-	width := 0
-	for _, name := range reader.Names() {
-		if !strings.HasPrefix(name, "text.") {
-			continue
-		}
-		t, err := reader.Tensor(name)
-		if err != nil {
-			return err
-		}
-		x := quantize.Tensor{Name: name, Shape: t.Shape, Data: make([]float32, t.Len())}
-		t.Float32(x.Data)
-		s.Tensors = append(s.Tensors, x)
-		if name == "text.center" {
-			width = t.Len()
-		}
-	}
-	if width == 0 {
-		return fmt.Errorf("the weights that prompts are read with have no text encoder")
-	}
-	s.Vocabulary = reader.Vocabulary()
-	s.Parts = append(s.Parts, slices.DeleteFunc(slices.Clone(reader.Parts), func(p weights.Part) bool { return !strings.Contains(p.Name, "text") })...)
 
 	steps := []string{"decoder.text_first"}
 	for i := range of.Layers {
@@ -111,9 +91,45 @@ func Guide(s *quantize.Source, reader *weights.Manifest) error {
 		}
 		s.Tensors = append(s.Tensors, zeros(step+".out.weight", of.D, of.D), zeros(step+".out.bias", of.D))
 	}
-	var err error
 	s.Config, err = json.Marshal(config)
 	return err
+}
+
+// embeddingOf is the width of CLIP's embeddings.
+func embeddingOf(s *quantize.Source) int {
+	return len(s.Tensors[slices.IndexFunc(s.Tensors, func(t quantize.Tensor) bool { return t.Name == "class.void" })].Data)
+}
+
+// addReader adds the text encoder of reader, and returns the width of what becomes of a phrase.
+func addReader(s *quantize.Source, config map[string]any, reader *weights.Manifest) (width int, err error) {
+	f := reader.Fields()
+	text := f.Fields("text")
+	config["templates"] = f.Texts("templates")
+	config["text"] = map[string]int{"layers": text.Int("layers"), "heads": text.Int("heads"), "max_tokens": text.Int("max_tokens")}
+	if err := f.Err(); err != nil {
+		return 0, err
+	}
+	for _, name := range reader.Names() {
+		if !strings.HasPrefix(name, "text.") {
+			continue
+		}
+		t, err := reader.Tensor(name)
+		if err != nil {
+			return 0, err
+		}
+		x := quantize.Tensor{Name: name, Shape: t.Shape, Data: make([]float32, t.Len())}
+		t.Float32(x.Data)
+		s.Tensors = append(s.Tensors, x)
+		if name == "text.center" {
+			width = t.Len()
+		}
+	}
+	if width == 0 {
+		return 0, errors.New("the weights that prompts are read with have no text encoder")
+	}
+	s.Vocabulary = reader.Vocabulary()
+	s.Parts = append(s.Parts, slices.DeleteFunc(slices.Clone(reader.Parts), func(p weights.Part) bool { return !strings.Contains(p.Name, "text") })...)
+	return width, nil
 }
 
 func zeros(name string, shape ...int) quantize.Tensor {
