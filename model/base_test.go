@@ -413,8 +413,8 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// TestCheckpoint compares a whole checkpoint with what testdata/checkpoint.py or
-// testdata/fcclip.py has written beside it.
+// TestCheckpoint compares a whole checkpoint with what testdata/checkpoint.py,
+// testdata/fcclip.py or testdata/ovseg.py has written beside it.
 func TestCheckpoint(t *testing.T) {
 	dir := os.Getenv("PMP_CHECKPOINT")
 	if dir == "" {
@@ -443,10 +443,13 @@ func TestCheckpoint(t *testing.T) {
 	must(t, p.Write(testPixels(picture, width, height)))
 	must(t, p.Encode())
 	worst, b := worstErrors{}, m.network.(*base)
-	if b.open != nil {
+	switch {
+	case b.open != nil:
 		comparePrompts(t, f, m, worst)
 		compareProposals(t, f, picture, p, worst)
-	} else {
+	case b.crops != nil:
+		compareClipped(t, f, picture, p, strings.Split(string(f.bytes(t, "prompts")), "\n"), worst)
+	default:
 		worst.add("class", f.compare(t, "class", classLogits(t, p)))
 		worst.add("scores", f.compare(t, "scores", labelMaps(t, p, b.Labels)))
 	}

@@ -179,15 +179,24 @@ func AddCLIP(s *quantize.Source, clip CLIP) (Report, error) {
 	}
 	text := clipEncoder{Layers: 12, Heads: 8, Activation: "quick_gelu", Epsilon: 1e-5}
 	vision := clipEncoder{Layers: 12, Heads: 12, Activation: "quick_gelu", Epsilon: 1e-5}
-	c := struct {
-		ModelType string       `json:"model_type"`
-		Text      *clipEncoder `json:"text_config"`
-		Vision    *clipEncoder `json:"vision_config"`
+	var c struct {
+		ModelType string          `json:"model_type"`
+		Text      json.RawMessage `json:"text_config"`
+		Vision    json.RawMessage `json:"vision_config"`
 		// Older files have what differs from the library's own values here.
-		OldText   *clipEncoder `json:"text_config_dict"`
-		OldVision *clipEncoder `json:"vision_config_dict"`
-	}{"", &text, &vision, &text, &vision}
-	if err := json.Unmarshal(clip.Config, &c); err != nil {
+		OldText   json.RawMessage `json:"text_config_dict"`
+		OldVision json.RawMessage `json:"vision_config_dict"`
+	}
+	err := json.Unmarshal(clip.Config, &c)
+	for _, part := range []struct {
+		data json.RawMessage
+		to   *clipEncoder
+	}{{c.Text, &text}, {c.OldText, &text}, {c.Vision, &vision}, {c.OldVision, &vision}} {
+		if err == nil && part.data != nil {
+			err = json.Unmarshal(part.data, part.to)
+		}
+	}
+	if err != nil {
 		return Report{}, fmt.Errorf("CLIP's config.json: %w", err)
 	}
 	mean := preprocessor{Mean: clipMean, Std: clipStd}
