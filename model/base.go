@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/pmp-seg/pmp/kernel"
-	"github.com/pmp-seg/pmp/model/token"
 	"github.com/pmp-seg/pmp/weights"
 )
 
@@ -23,7 +22,7 @@ type BaseConfig struct {
 	Short, Long     int              // sides of the encoded picture, at least and at most
 	Width, Height   int              // or its fixed size, whatever the picture's shape
 	Labels          []string         // what the network can name
-	Open            OpenConfig       // or how FC-CLIP does without a list
+	Open            OpenConfig       // or how FC-CLIP does without a list, or with one and without a text encoder
 	Crops           *CropConfig      // or how CLIP names what lies under masks, nil if it does not
 
 	// Prompt guidance, which "pmp import -pmp" adds.
@@ -64,6 +63,9 @@ type base struct {
 	hidden linear    // of OVSeg
 	open   *openHead // of FC-CLIP, in place of class
 	crops  *cropHead
+	names  []string  // that the labels list
+	of     []int32   // the label of each
+	known  []*phrase // what an FC-CLIP with labels knows of each
 	model  *Model
 }
 
@@ -85,6 +87,7 @@ func LoadBase(manifest *weights.Manifest, device kernel.Device, precision Precis
 	// What a network without calibration says of a prompt is its probability.
 	m := &Model{Config: Config{Theta: 0.5, Presence: Presence{Logit: 1}, Text: c.Text, Templates: c.Templates}, Labels: c.Labels, device: device}
 	b := &base{BaseConfig: c, model: m, trunk: c.Trunk.load(l, normalisation{c.Mean, c.Std})}
+	b.names, b.of = phrasesOf(c.Labels)
 	shape := decoderShape{q: c.Queries, d: c.D, dm: c.DM, heads: c.Heads, ffn: c.FFN, depth: c.Layers, pmp: c.PMP, e: c.Text.Embedding}
 	if c.Arch == MaskFormer {
 		shape.strides, shape.detr = []int{cellSize}, true
@@ -98,7 +101,11 @@ func LoadBase(manifest *weights.Manifest, device kernel.Device, precision Precis
 	read := m.readsWith
 	if c.Arch == FCCLIP {
 		b.open = l.openHead(c.Open, shape, c.Trunk.channels()[3])
-		m.text, read = l.clipText(c.Text), m.readsWithCLIP
+		if c.Labels != nil {
+			b.known = l.known(len(b.names), c.Text.Embedding)
+		} else {
+			m.text, read = l.clipText(c.Text), m.readsWithCLIP
+		}
 	} else if c.Crops != nil && c.Crops.Hidden > 0 {
 		b.hidden, b.class = l.linear("class.mlp.0", c.D, c.Crops.Hidden), l.linear("class.mlp.1", c.Crops.Hidden, c.Text.Embedding)
 	} else {
@@ -126,6 +133,9 @@ func LoadBase(manifest *weights.Manifest, device kernel.Device, precision Precis
 		if m.encoder, err = m.newPhraseEncoder(); err != nil {
 			return nil, err
 		}
+		if err := m.keepWords(manifest); err != nil {
+			return nil, err
+		}
 	}
 	if b.crops != nil {
 		if err := b.crops.open(device); err != nil {
@@ -146,13 +156,17 @@ func (l *loader) columns(name string, in, out int) linear {
 
 // sensible is Config.sensible for these.
 func (c BaseConfig) sensible() bool {
-	ok := (!c.PMP || c.Text.sensible() && len(c.Templates) > 0) &&
+	reads := c.Text.sensible() && len(c.Templates) > 0
+	if c.Arch == FCCLIP && c.Labels != nil {
+		reads = multiple(c.Text.Embedding, 8, 4096, 8) && multiple(len(c.Labels), 1, 1<<14, 1)
+	}
+	ok := (!c.PMP || reads) &&
 		multiple(c.D, 16, 1024, 16) && multiple(c.DM, 8, 1024, 8) && multiple(c.Heads, 1, 64, 1) && c.D%c.Heads == 0 && c.D/c.Heads%8 == 0 &&
 		multiple(c.FFN, 8, kernel.MaxK8, 8) && multiple(c.Queries, 1, 256, 1) && multiple(c.Layers, 1, 32, 1) && c.Trunk.sensible()
 	if c.Arch == FCCLIP {
-		ok = ok && c.Open.sensible(c.Trunk.channels()[3]) && c.Text.sensible() && len(c.Templates) > 0
+		ok = ok && reads && c.Open.sensible(c.Trunk.channels()[3])
 	} else if c.Crops != nil {
-		ok = ok && !c.PMP && c.Crops.sensible() && c.Text.sensible() && len(c.Templates) > 0 && c.Crops.ViT.Embedding == c.Text.Embedding &&
+		ok = ok && reads && !c.PMP && c.Crops.sensible() && c.Crops.ViT.Embedding == c.Text.Embedding &&
 			(c.Crops.Hidden > 0 || multiple(len(c.Labels), 1, 1<<14, 1))
 	} else {
 		ok = ok && multiple(len(c.Labels), 1, 1<<14, 1)
@@ -342,11 +356,11 @@ type namer func(p *Picture) ([]float32, error)
 func (b *base) closed(names []string, owner []int32, prompts int) (namer, error) {
 	asked := make([][]int, prompts)
 	for i, name := range names {
-		label, err := b.label(name)
+		at, err := b.find(name)
 		if err != nil {
 			return nil, err
 		}
-		if of := &asked[owner[i]]; !slices.Contains(*of, label) {
+		if of, label := &asked[owner[i]], int(b.of[at]); !slices.Contains(*of, label) {
 			*of = append(*of, label)
 		}
 	}
@@ -368,9 +382,9 @@ func (b *base) closed(names []string, owner []int32, prompts int) (namer, error)
 	}, nil
 }
 
-// opened takes any prompts.
+// opened takes any prompts, or those that are among the labels.
 func (b *base) opened(names []string, owner []int32, prompts int) (namer, error) {
-	phrases, err := b.model.embed(names)
+	phrases, err := b.embed(names)
 	if err != nil {
 		return nil, err
 	}
@@ -385,7 +399,7 @@ func (b *base) opened(names []string, owner []int32, prompts int) (namer, error)
 
 // guide lets the mask decoder read phrases.
 func (b *base) guide(p *Picture, names []string, o Options) error {
-	phrases, err := b.model.embed(names)
+	phrases, err := b.embed(names)
 	if err != nil {
 		return err
 	}
@@ -428,14 +442,29 @@ func (e *UnknownLabel) Error() string {
 	return "this network knows " + itoa(len(e.Labels)) + " names and \"" + e.Name + "\" is not one of them: " + some
 }
 
-// label finds a name among the labels, of which each may list several.
-func (b *base) label(name string) (int, error) {
-	for i, label := range b.Labels {
-		if strings.EqualFold(label, name) || slices.ContainsFunc(token.Phrases(label), func(s string) bool { return strings.EqualFold(s, name) }) {
-			return i, nil
-		}
+// find finds a name among those that the labels list.
+func (b *base) find(name string) (int, error) {
+	at := slices.IndexFunc(b.names, func(s string) bool { return strings.EqualFold(s, name) })
+	if at < 0 {
+		return 0, &UnknownLabel{name, b.Labels}
 	}
-	return 0, &UnknownLabel{name, b.Labels}
+	return at, nil
+}
+
+// embed is Model.embed, or what stands in place of a text encoder.
+func (b *base) embed(names []string) ([]*phrase, error) {
+	if b.known == nil {
+		return b.model.embed(names)
+	}
+	found := make([]*phrase, len(names))
+	for i, name := range names {
+		at, err := b.find(name)
+		if err != nil {
+			return nil, err
+		}
+		found[i] = b.known[at]
+	}
+	return found, nil
 }
 
 // readBaseConfig reads the manifest's configuration.
@@ -445,7 +474,8 @@ func readBaseConfig(m *weights.Manifest) (BaseConfig, error) {
 		Arch: m.Arch, D: f.Int("d"), DM: f.Int("dm"), Heads: f.Int("heads"), FFN: f.Int("ffn"), Queries: f.Int("queries"), Layers: f.Int("layers"),
 	}
 	crops := m.Arch != FCCLIP && f.Has("clip")
-	if m.Arch != FCCLIP && (!crops || f.Has("labels")) {
+	closed := m.Arch != FCCLIP && !crops
+	if closed || f.Has("labels") {
 		c.Labels = f.Texts("labels")
 	}
 	switch t := f.Fields("trunk"); t.Text("kind") {
@@ -480,10 +510,9 @@ func readBaseConfig(m *weights.Manifest) (BaseConfig, error) {
 	default:
 		return c, ErrConfig
 	}
-	if f.Has("pmp") {
-		c.PMP, c.Templates = f.Bool("pmp"), f.Texts("templates")
-	}
-	if m.Arch == FCCLIP || crops {
+	limited := m.Arch == FCCLIP && c.Labels != nil
+	c.PMP = f.Has("pmp") && f.Bool("pmp")
+	if (c.PMP || !closed) && !limited {
 		c.Templates = f.Texts("templates")
 	}
 	if err := f.Err(); err != nil {
@@ -493,6 +522,10 @@ func readBaseConfig(m *weights.Manifest) (BaseConfig, error) {
 	case m.Arch == FCCLIP:
 		if err := c.Open.read(m); err != nil {
 			return c, err
+		}
+		if limited {
+			var phrases int
+			return c, sides(m, labelTable, &phrases, &c.Text.Embedding)
 		}
 		return c, c.Text.readCLIP(m)
 	case crops:

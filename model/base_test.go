@@ -2,6 +2,7 @@ package model
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -298,6 +299,15 @@ func TestBaseFit(t *testing.T) {
 	}
 }
 
+// speaksUp lets guidance that was not trained say something.
+func speaksUp(x quantize.Tensor) {
+	if strings.Contains(x.Name, ".text") && strings.HasSuffix(x.Name, ".out.weight") {
+		for i := range x.Data {
+			x.Data[i] = float32(i%7-3) / 20
+		}
+	}
+}
+
 // With guidance that was not trained yet a network answers what it did without, to
 // the last bit, whatever is asked; with guidance that says something it does not.
 func TestBaseGuidance(t *testing.T) {
@@ -340,22 +350,15 @@ func TestBaseGuidance(t *testing.T) {
 			return append(all, maskLogits(t, p)...)
 		}
 		same := func(quantize.Tensor) {}
-		louder := func(x quantize.Tensor) {
-			if strings.Contains(x.Name, ".text") && strings.HasSuffix(x.Name, ".out.weight") {
-				for i := range x.Data {
-					x.Data[i] = float32(i%7-3) / 20
-				}
-			}
-		}
 		plain := answer(false, Options{}, same)
 		if got := answer(true, Options{}, same); !slices.Equal(got, plain) {
 			t.Errorf("%s: guidance that was not trained changes the answer", name)
 		}
-		guided := answer(true, Options{}, louder)
+		guided := answer(true, Options{}, speaksUp)
 		if slices.Equal(guided, plain) {
 			t.Errorf("%s: guidance changes nothing", name)
 		}
-		if slices.Equal(guided, answer(true, Options{Unguided: true}, louder)) {
+		if slices.Equal(guided, answer(true, Options{Unguided: true}, speaksUp)) {
 			t.Errorf("%s: the decoder does not read the prompts", name)
 		}
 	}
@@ -429,7 +432,12 @@ func TestCheckpoint(t *testing.T) {
 		_, err = huggingface.ReadBackbone(source, backbone)
 		must(t, err)
 	}
-	const width, height, picture = 320, 256, "checkpoint"
+	const picture = "checkpoint"
+	width, height := 320, 256
+	if _, ok := f["size"]; ok {
+		_, err = fmt.Sscan(string(f.bytes(t, "size")), &width, &height)
+		must(t, err)
+	}
 	var config map[string]any
 	must(t, json.Unmarshal(source.Config, &config))
 	config["picture"] = map[string]any{"width": width, "height": height, "mean": []float64{0.485, 0.456, 0.406}, "std": []float64{0.229, 0.224, 0.225}}

@@ -217,6 +217,61 @@ func dot(a, b []float32) (s float64) {
 	return s
 }
 
+// labelTable has what CLIP's text encoder has made of the names that the labels list.
+const labelTable = "labels.embedding"
+
+func (l *loader) known(names, e int) []*phrase {
+	l.check(labelTable, names, e)
+	if l.err != nil {
+		return nil
+	}
+	known, all := make([]*phrase, names), make([]float32, names*e)
+	l.source.Read(labelTable, all)
+	for i := range known {
+		known[i] = &phrase{embedding: all[i*e:][:e]}
+		normalise(known[i].embedding)
+	}
+	return known
+}
+
+// Embeddings are what the text encoder of an FC-CLIP makes of names, a row for each.
+// The manifest needs no other tensors than the text encoder's.
+func Embeddings(manifest *weights.Manifest, device kernel.Device, names []string) ([]float32, error) {
+	f := manifest.Fields()
+	c := Config{Templates: f.Texts("templates")}
+	if err := f.Err(); err != nil {
+		return nil, err
+	}
+	if err := c.Text.readCLIP(manifest); err != nil {
+		return nil, err
+	}
+	if !c.Text.sensible() || len(c.Templates) == 0 {
+		return nil, ErrConfig
+	}
+	source, constants := stored{manifest}, &kernel.Constants{}
+	l, m := &loader{source: source, constants: constants, precision: Float32}, &Model{Config: c, device: device}
+	m.text = l.clipText(c.Text)
+	if err := m.readsWithCLIP(manifest.Vocabulary(), source); err != nil {
+		return nil, err
+	}
+	if l.err != nil {
+		return nil, l.err
+	}
+	if err := device.Load(constants); err != nil {
+		return nil, err
+	}
+	var err error
+	if m.encoder, err = m.newPhraseEncoder(); err != nil {
+		return nil, err
+	}
+	phrases, err := m.embed(names)
+	var rows []float32
+	for _, p := range phrases {
+		rows = append(rows, p.embedding...)
+	}
+	return rows, err
+}
+
 // readsWithCLIP prepares what the host does with words.
 func (m *Model) readsWithCLIP(merges []byte, source Source) error {
 	t, err := bpe.New(merges, m.Config.Text.Vocab)

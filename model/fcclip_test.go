@@ -1,6 +1,7 @@
 package model
 
 import (
+	"errors"
 	"math"
 	"slices"
 	"strings"
@@ -301,6 +302,76 @@ func TestFCCLIPRefuses(t *testing.T) {
 	source.Vocabulary = []byte("#version: 0.2\na b\n")
 	if _, err := LoadBase(manifestOf(t, source), scalar.New(), Float32); err == nil || !strings.Contains(err.Error(), "merges") {
 		t.Errorf("with another tokenizer: %v", err)
+	}
+}
+
+// limitTo gives a source a list of names in place of its text encoder.
+func limitTo(t *testing.T, source *quantize.Source, labels []string) {
+	t.Helper()
+	reader, err := huggingface.ReaderOf(source)
+	must(t, err)
+	device, err := devices[1].open()
+	must(t, err)
+	defer device.Close()
+	names, _ := phrasesOf(labels)
+	embeddings, err := Embeddings(manifestOf(t, reader), device, names)
+	must(t, err)
+	must(t, huggingface.Limit(source, labels, embeddings))
+}
+
+// With a list of names an FC-CLIP answers what it does with its text encoder, guided
+// or not, and knows nothing else.
+func TestVocabulary(t *testing.T) {
+	labels := []string{"dog, cat", "armchair,sofa", "wall", "potted plant"}
+	prompts := []string{"sofa", "wall, dog", "potted plant"}
+	for name := range fcclips {
+		for _, guided := range []bool{false, true} {
+			answer := func(limited bool) []float32 {
+				source := convertFCCLIP(t, name)
+				if guided {
+					must(t, huggingface.Guide(source, nil))
+					for _, x := range source.Tensors {
+						speaksUp(x)
+					}
+				}
+				if limited {
+					limitTo(t, source, labels)
+				}
+				device, err := devices[1].open()
+				must(t, err)
+				m := loadSource(t, source, device)
+				p, err := m.NewPicture(96, 64)
+				must(t, err)
+				must(t, p.Write(testPixels("wide", 96, 64)))
+				must(t, p.Encode())
+				if limited {
+					if !slices.Equal(m.Labels, labels) || m.text != nil {
+						t.Errorf("labels %q, text encoder %v", m.Labels, m.text)
+					}
+					var unknown *UnknownLabel
+					if _, err := p.Segment([]string{"dog", "sof"}, Options{}); !errors.As(err, &unknown) || unknown.Name != "sof" {
+						t.Errorf("a name beside the list: %v", err)
+					}
+					labelMaps(t, p, []string{"Armchair", "DOG"})
+				}
+				return labelMaps(t, p, prompts)
+			}
+			want, got := answer(false), answer(true)
+			for i := range want {
+				if math.Abs(float64(got[i]-want[i])) > 1e-5 {
+					t.Fatalf("%s, guided %v: %v with a list, %v without", name, guided, got[i], want[i])
+				}
+			}
+		}
+	}
+	var source *quantize.Source
+	for _, c := range []struct{ old, new string }{{`"wall",`, ``}, {`"wall"`, `"wall,door"`}, {`"labels":[`, `"label":[`}, {`"potted plant"`, `7`}} {
+		source = convertFCCLIP(t, FCCLIP)
+		limitTo(t, source, labels)
+		refuses(t, source, c.old, c.new)
+	}
+	if _, err := huggingface.ReaderOf(source); err == nil {
+		t.Error("a list takes the place of another")
 	}
 }
 

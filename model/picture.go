@@ -4,7 +4,6 @@ import (
 	"errors"
 	"math"
 	"slices"
-	"strings"
 
 	"github.com/pmp-seg/pmp/kernel"
 	"github.com/pmp-seg/pmp/model/token"
@@ -574,19 +573,25 @@ func split(prompts []string) (names []string, owner []int32, err error) {
 	if len(prompts) > MaxPrompts {
 		return nil, nil, ErrManyPrompts
 	}
-	for t, prompt := range prompts {
-		texts := token.Phrases(prompt)
-		if len(texts) == 0 || strings.TrimSpace(prompt) == "" {
+	for _, prompt := range prompts {
+		if len(token.Phrases(prompt)) == 0 {
 			return nil, nil, ErrEmptyPrompt
 		}
-		for range texts {
-			owner = append(owner, int32(t))
-		}
-		if names = append(names, texts...); len(names) > maxPhrase {
-			return nil, nil, ErrManyPhrases
-		}
+	}
+	if names, owner = phrasesOf(prompts); len(names) > maxPhrase {
+		return nil, nil, ErrManyPhrases
 	}
 	return names, owner, nil
+}
+
+// phrasesOf are the phrases of prompts or labels, and which one each is of.
+func phrasesOf(list []string) (phrases []string, owner []int32) {
+	for i, text := range list {
+		for _, phrase := range token.Phrases(text) {
+			phrases, owner = append(phrases, phrase), append(owner, int32(i))
+		}
+	}
+	return phrases, owner
 }
 
 // run writes the question and runs a segment. The owners are in order. The

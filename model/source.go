@@ -17,13 +17,15 @@ func Load(m *weights.Manifest, device kernel.Device, precision Precision) (*Mode
 	if err != nil {
 		return nil, err
 	}
-	// The device has its own copy of everything else, so the other files may go.
-	words, err := m.Tensor(wordTable)
-	if err != nil {
-		return nil, err
-	}
-	loaded.word = words.Row
-	return loaded, nil
+	return loaded, loaded.keepWords(m)
+}
+
+// keepWords lets go of all files but the one that words are looked up in: the device
+// has its own copy of everything else.
+func (m *Model) keepWords(from *weights.Manifest) error {
+	words, err := from.Tensor(wordTable)
+	m.word = words.Row
+	return err
 }
 
 // Tensors returns the names of all tensors that the network of a manifest is

@@ -148,3 +148,44 @@ func TestImportBackbone(t *testing.T) {
 		}
 	}
 }
+
+// TestImportVocabulary gives an FC-CLIP a list of names in place of its text encoder.
+func TestImportVocabulary(t *testing.T) {
+	const fixture = "../../model/testdata/fcclip.safetensors"
+	_, tensors, _ := checkpointtest.Read(t, fixture)
+	source := t.TempDir()
+	for name, data := range map[string][]byte{
+		"fcclip.pth": quantize.Safetensors(checkpointtest.Entries(tensors...)), "fcclip.txt": []byte("dog"), "fcclip.json": []byte(`{"short":64,"long":640}`),
+		"merges.txt": checkpointtest.Bytes(t, fixture, "merges"), "names": []byte("0:invalid_class_id\n1:dog,puppy\n2:sky\n"), "empty": []byte("dog\n, \nsky\n"),
+	} {
+		if err := os.WriteFile(filepath.Join(source, name), data, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sizes := map[string]int{}
+	for _, more := range [][]string{nil, {"-vocabulary", filepath.Join(source, "names")}} {
+		target := filepath.Join(t.TempDir(), "weights")
+		out := pmp(t, append([]string{"import", source, "-o", target, "-store", "int8"}, more...)...)
+		if got := strings.Contains(out, "2 names with 3 phrases take"); got != (more != nil) {
+			t.Errorf("import with %q prints %q", more, out)
+		}
+		pmp(t, "segment", "../../site/examples/cat.jpg", "puppy", "sky", "-weights", target)
+		m, err := engine.ReadWeights(target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sizes[m.Tokenizer] = m.Size()
+		err = run([]string{"segment", "../../site/examples/cat.jpg", "unicorn", "-weights", target}, &bytes.Buffer{})
+		if known := err != nil && strings.Contains(err.Error(), "knows 2 names"); known != (more != nil) {
+			t.Errorf("another name with %q: %v", more, err)
+		}
+	}
+	if sizes[""] == 0 || len(sizes) != 2 {
+		t.Errorf("sizes by tokenizer: %v", sizes)
+	}
+	for _, name := range []string{"empty", "missing"} {
+		if err := run([]string{"import", source, "-o", t.TempDir(), "-vocabulary", filepath.Join(source, name)}, &bytes.Buffer{}); err == nil {
+			t.Errorf("-vocabulary %s: no error", name)
+		}
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"github.com/pmp-seg/pmp/internal/engine"
 	"github.com/pmp-seg/pmp/kernel/scalar"
 	"github.com/pmp-seg/pmp/model"
+	"github.com/pmp-seg/pmp/model/token"
 	"github.com/pmp-seg/pmp/weights"
 	"github.com/pmp-seg/pmp/weights/huggingface"
 	"github.com/pmp-seg/pmp/weights/quantize"
@@ -48,6 +49,7 @@ func importWeights(args []string, out io.Writer) error {
 	pmp := flags.Bool("pmp", false, "add prompt guidance to a public checkpoint, to be trained: until then it changes nothing")
 	backbone := flags.String("backbone", "", "`file` with a classifier of torchvision, whose ResNet takes the place of a public checkpoint's")
 	clip := flags.String("clip", "", "folder of a CLIP of the transformers library, which names the masks of a public checkpoint, so that it takes any prompt")
+	vocabulary := flags.String("vocabulary", "", "file of names, a line each with synonyms: an FC-CLIP keeps what it knows of these and loses its text encoder")
 	rest, err := parse(flags, args)
 	if err != nil {
 		return err
@@ -70,9 +72,14 @@ func importWeights(args []string, out io.Writer) error {
 	if *clip != "" && !public {
 		return errors.New("-clip is for public checkpoints; ours has a second stage")
 	}
+	if *vocabulary != "" && !public {
+		return errors.New("-vocabulary is for an FC-CLIP; ours takes any words with a small text encoder")
+	}
 	read, weigh := quantize.ReadDir, fitting
 	if public {
-		read = func(path string) (*quantize.Source, error) { return readPublic(path, *backbone, *clip, *pmp, out) }
+		read = func(path string) (*quantize.Source, error) {
+			return readPublic(path, *backbone, *clip, *vocabulary, *pmp, out)
+		}
 		weigh = func(s *quantize.Source, _ io.Writer) (quantize.Files, *weights.Manifest, error) { return quantized(s) }
 	}
 	source, err := read(rest[0])
@@ -101,8 +108,9 @@ func importWeights(args []string, out io.Writer) error {
 
 // readPublic reads a public checkpoint, with another ResNet if backbone is one's file and
 // with a CLIP that names its masks if clip is one's folder, tells what became of their
-// tensors, and adds prompt guidance, which reads with the shipped text encoder.
-func readPublic(path, backbone, clip string, guided bool, out io.Writer) (*quantize.Source, error) {
+// tensors, and adds prompt guidance, which reads with the shipped text encoder. With a
+// file of names in place of a vocabulary it has only these.
+func readPublic(path, backbone, clip, vocabulary string, guided bool, out io.Writer) (*quantize.Source, error) {
 	source, report, err := huggingface.Read(path)
 	if err != nil {
 		return nil, err
@@ -126,14 +134,54 @@ func readPublic(path, backbone, clip string, guided bool, out io.Writer) (*quant
 		fmt.Fprintf(out, "of the CLIP in %s:\n", clip)
 		tell(out, report)
 	}
-	if !guided {
+	if guided {
+		reader, err := engine.ReadWeights("")
+		if err != nil {
+			return nil, err
+		}
+		if err := huggingface.Guide(source, reader); err != nil {
+			return nil, err
+		}
+	}
+	if vocabulary == "" {
 		return source, nil
 	}
-	reader, err := engine.ReadWeights("")
+	return source, limit(source, vocabulary, out)
+}
+
+// limit lets the text encoder read a file of names once and for all.
+func limit(source *quantize.Source, file string, out io.Writer) error {
+	list, err := os.ReadFile(file)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return source, huggingface.Guide(source, reader)
+	names, err := huggingface.Names(list)
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	reader, err := huggingface.ReaderOf(source)
+	if err != nil {
+		return err
+	}
+	_, m, err := quantized(reader)
+	if err != nil {
+		return err
+	}
+	device, err := engine.NewDevice("auto")
+	if err != nil {
+		return err
+	}
+	defer device.Close()
+	var phrases []string
+	for _, name := range names {
+		phrases = append(phrases, token.Phrases(name)...)
+	}
+	embeddings, err := model.Embeddings(m, device, phrases)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "%d names with %d phrases take the place of the text encoder\n", len(names), len(phrases))
+	return huggingface.Limit(source, names, embeddings)
 }
 
 // tell says what became of a checkpoint's tensors.

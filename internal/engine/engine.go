@@ -40,8 +40,8 @@ func ReadWeights(dir string) (*weights.Manifest, error) {
 	return weights.Load(func(name string) ([]byte, error) { return os.ReadFile(filepath.Join(dir, name)) })
 }
 
-// newDevice makes the device with a name; auto is the fastest one that works.
-func newDevice(name string) (kernel.Device, error) {
+// NewDevice makes the device with a name; auto is the fastest one that works.
+func NewDevice(name string) (kernel.Device, error) {
 	switch name {
 	case "scalar":
 		return scalar.New(), nil
@@ -72,7 +72,7 @@ func (o Options) Open(m *weights.Manifest) (*model.Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	device, err := newDevice(o.Device)
+	device, err := NewDevice(o.Device)
 	if err != nil {
 		return nil, err
 	}

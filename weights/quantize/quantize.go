@@ -28,14 +28,15 @@ const (
 // Matrices and the weights of convolutions become int8 with one scale for
 // each output channel. The rest stays float16: biases and norms are small
 // and enter every sum, while positions and the decoder's queries are added to
-// activations as they are, and have no sum in which errors average out.
+// activations as they are, and have no sum in which errors average out. What names
+// are compared with stays, too.
 func Precision(t Tensor) weights.DType {
 	switch n := len(t.Data); {
 	case n <= mostFloat32 || largest(t.Data) > largestHalf:
 		return weights.F32
 	case len(t.Shape) < 2 || n < leastInt8:
 		return weights.F16
-	case strings.Contains(t.Name, "position") || strings.HasPrefix(t.Name, "decoder.query_"):
+	case strings.Contains(t.Name, "position") || strings.HasPrefix(t.Name, "decoder.query_"), strings.HasPrefix(t.Name, "labels."):
 		return weights.F16
 	}
 	return weights.I8
