@@ -189,3 +189,66 @@ func TestImportVocabulary(t *testing.T) {
 		}
 	}
 }
+
+// A CLIP names what a Mask2Former proposes, and OVSeg what it does; prompts are any. What
+// cannot be used leaves nothing behind.
+func TestImportCLIP(t *testing.T) {
+	const photo, testdata = "../../site/examples/cat.jpg", "../../model/testdata/"
+	write := func(dir, name string, data []byte) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	folder := func(name string) (dir string) {
+		dir = t.TempDir()
+		config, all, _ := checkpointtest.Read(t, testdata+name+".safetensors")
+		write(dir, "model.safetensors", quantize.Safetensors(checkpointtest.Entries(all...)))
+		write(dir, "config.json", config)
+		return dir
+	}
+	base, clip, ovseg, target := folder("mask2former"), folder("clip"), t.TempDir(), filepath.Join(t.TempDir(), "weights")
+	write(base, "preprocessor_config.json", []byte(`{"size":{"width":64,"height":96}}`))
+	refused := func(want string, args ...string) {
+		t.Helper()
+		if err := run(append([]string{"import", "-o", target}, args...), &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want an error with %q", args, err, want)
+		}
+		if _, err := os.Stat(target); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%q: there is a folder: %v", args, err)
+		}
+	}
+	refused("merges.txt", base, "-clip", clip)
+	write(clip, "merges.txt", checkpointtest.Bytes(t, testdata+"clip.safetensors", "merges"))
+	refused("public checkpoints", t.TempDir(), "-clip", clip)
+	refused("prompt guidance", base, "-clip", clip, "-pmp")
+	refused("model_type", base, "-clip", base)
+	whole, err := os.ReadFile(filepath.Join(clip, "model.safetensors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(clip, "model.safetensors", whole[:len(whole)-1000])
+	refused("", base, "-clip", clip)
+	write(clip, "model.safetensors", whole)
+
+	_, all, _ := checkpointtest.Read(t, testdata+"ovseg.safetensors")
+	write(ovseg, "model.pth", quantize.Safetensors(checkpointtest.Entries(all...)))
+	refused("merges.txt", ovseg)
+	write(ovseg, "merges.txt", checkpointtest.Bytes(t, testdata+"ovseg.safetensors", "merges"))
+	write(ovseg, "model.json", []byte(`{"short": 64, "long": 128, "heads": 4, "clip_weight": 1.5}`))
+	refused("no network", ovseg)
+	write(ovseg, "model.json", []byte(`{"short": 64, "long": 128, "heads": 4}`))
+	for _, args := range [][]string{{base, "-clip", clip}, {ovseg}} {
+		out := pmp(t, append([]string{"import", "-o", target}, args...)...)
+		if strings.Contains(out, "unused") || !strings.Contains(out, "0 are not") {
+			t.Errorf("the report is %q", out)
+		}
+		var got engine.Answer
+		if err := json.Unmarshal([]byte(pmp(t, "segment", photo, "unicorn", "a red thing, dog", "-weights", target, "-json")), &got); err != nil {
+			t.Fatal(err)
+		}
+		if len(got.Masks) != 2 || got.Masks[0].Text != "unicorn" || !(got.Masks[0].Score > 0) {
+			t.Errorf("the answer is %+v", got)
+		}
+	}
+}

@@ -174,8 +174,6 @@ func AddCLIP(s *quantize.Source, clip CLIP) (Report, error) {
 		return Report{}, errors.New("-clip is for a MaskFormer or a Mask2Former with a list of labels; this network has a CLIP of its own")
 	case settings["pmp"] != nil:
 		return Report{}, errors.New("-clip cannot be added to a network with prompt guidance: proposals that depend on prompts would have to be looked at anew for each question")
-	case clip.Merges == nil:
-		return Report{}, errors.New("CLIP's tokenizer is missing; put its merges.txt beside its config.json")
 	}
 	text := clipEncoder{Layers: 12, Heads: 8, Activation: "quick_gelu", Epsilon: 1e-5}
 	vision := clipEncoder{Layers: 12, Heads: 12, Activation: "quick_gelu", Epsilon: 1e-5}
@@ -212,6 +210,9 @@ func AddCLIP(s *quantize.Source, clip CLIP) (Report, error) {
 	}
 	if err := refused(reasons...); err != nil {
 		return Report{}, err
+	}
+	if clip.Merges == nil {
+		return Report{}, errors.New("CLIP's tokenizer is missing; put its merges.txt beside its config.json")
 	}
 	x, err := newConverter(clip.Tensors)
 	if err != nil {
