@@ -19,7 +19,7 @@ func basesOf(t *testing.T) map[string]quantize.Files {
 			source, _, err := huggingface.Convert(config, []byte(`{"size":{"shortest_edge":64,"longest_edge":640}}`), tensors, others)
 			keepBase(t, name, source, err)
 		}
-		for _, name := range []string{"fcclip", "fcclip-attention"} {
+		for _, name := range []string{"fcclip", "fcclip-attention", "ovseg"} {
 			path := filepath.Join(root, "model/testdata", name+".safetensors")
 			_, tensors, others := checkpointtest.Read(t, path)
 			source, _, err := huggingface.ConvertDetectron2(huggingface.Beside{Names: []string{"dog", "sofa, couch"}, Merges: checkpointtest.Bytes(t, path, "merges"),

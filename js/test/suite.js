@@ -670,7 +670,7 @@ for (const base of ["mask2former", "maskformer", "maskformer-swin"]) {
   }), [...everywhere, "card"]);
 }
 
-for (const base of ["fcclip", "fcclip-attention"]) {
+for (const base of ["fcclip", "fcclip-attention", "ovseg"]) {
   test(`a public checkpoint that CLIP names: ${base}`, () => withOwn({ weights: `/bases/${base}/`, device: mode === "card" ? "webgpu" : "simd" }, async (seg) => {
     check(seg.report().device.startsWith(mode === "card" ? "webgpu" : "simd"), seg.report().device);
     const picture = await seg.encode(PNG);
