@@ -315,16 +315,11 @@ func (b *base) ask(p *Picture, prompts []string, o Options) (shares, beside []fl
 	if err != nil {
 		return nil, nil, err
 	}
-	name := b.closed
-	switch {
-	case b.open != nil:
-		name = b.opened
-	case b.crops != nil:
-		name = b.cropped
-	}
-	probabilities, err := name(names, owner, len(prompts))
-	if err != nil {
-		return nil, nil, err
+	probabilities := namer(func(*Picture) ([]float32, error) { return o.named, nil })
+	if o.named == nil {
+		if probabilities, err = b.name(names, owner, len(prompts)); err != nil {
+			return nil, nil, err
+		}
 	}
 	if err := p.keepLatest(); err != nil {
 		return nil, nil, err
@@ -351,6 +346,31 @@ func (b *base) ask(p *Picture, prompts []string, o Options) (shares, beside []fl
 
 // namer says what proposals of a picture are: P of some prompts, Q numbers for each.
 type namer func(p *Picture) ([]float32, error)
+
+// name makes one for prompts, of which each name has an owner.
+func (b *base) name(names []string, owner []int32, prompts int) (namer, error) {
+	switch {
+	case b.open != nil:
+		return b.opened(names, owner, prompts)
+	case b.crops != nil:
+		return b.cropped(names, owner, prompts)
+	}
+	return b.closed(names, owner, prompts)
+}
+
+// among says what proposals are among all prompts, however many, or nil if the
+// proposals depend on which of them are asked for together.
+func (b *base) among(p *Picture, prompts []string) ([]float32, error) {
+	if b.PMP {
+		return nil, nil
+	}
+	names, owner := phrasesOf(prompts)
+	probabilities, err := b.name(names, owner, len(prompts))
+	if err != nil {
+		return nil, err
+	}
+	return probabilities(p)
+}
 
 // closed takes prompts that are among the labels.
 func (b *base) closed(names []string, owner []int32, prompts int) (namer, error) {

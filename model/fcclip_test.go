@@ -305,6 +305,69 @@ func TestFCCLIPRefuses(t *testing.T) {
 	}
 }
 
+// Prompts that are asked in groups are named by one softmax over all of them: as
+// many synonyms as make groups, each the same name, change nothing. With guidance
+// they are not, since each group has proposals of its own.
+func TestOneSoftmax(t *testing.T) {
+	many := func(name string) string { return strings.Repeat(name+", ", 199) + name }
+	short, long := []string{"dog", "cat", "wall"}, []string{"dog", many("cat"), many("wall")}
+	for _, guided := range []bool{false, true} {
+		source := convertFCCLIP(t, FCCLIP)
+		if guided {
+			must(t, huggingface.Guide(source, nil))
+		}
+		device, err := devices[1].open()
+		must(t, err)
+		m := loadSource(t, source, device)
+		p, err := m.NewPicture(90, 61)
+		must(t, err)
+		must(t, p.Write(testPixels("any", 90, 61)))
+		must(t, p.Encode())
+		o := Options{Threshold: NoThreshold, Presence: -1}
+		var got []float32
+		var sizes []int
+		must(t, p.SegmentGroups(long, o, func(r *Result) error {
+			sizes = append(sizes, len(r.Prompts))
+			for i := range r.Prompts {
+				s, _ := r.Map(i)
+				got = append(got, s...)
+			}
+			return nil
+		}))
+		if !slices.Equal(sizes, []int{2, 1}) {
+			t.Fatalf("the groups have %v prompts", sizes)
+		}
+		want, off := labelMaps(t, p, short), 0.0
+		for i, x := range want {
+			off = max(off, math.Abs(float64(got[i]-x)))
+		}
+		if (off < 1e-5) == guided {
+			t.Errorf("guided %v: maps of groups are off by %v", guided, off)
+		}
+		// Where they are is seen in a mask that covers a part of the picture.
+		several := strings.Split("dog a b c d e f g h i j k l m n o p q r s t u v w x y z", " ")
+		first := labelMaps(t, p, several)[:p.map4.cells()]
+		r, err := p.Segment(several, Options{Threshold: (slices.Max(first) + slices.Min(first)) / 2, Presence: -1})
+		must(t, err)
+		var alone Strongest
+		r.Prompts = r.Prompts[:1]
+		must(t, alone.Add(r))
+		mask := make([]byte, 90*61)
+		must(t, r.Mask(0, mask))
+		others, inside := 0, 0
+		for i, there := range mask {
+			inside += int(there)
+			if (alone.Labels[i] != None) != (there == 1) {
+				others++
+			}
+		}
+		t.Logf("%d of %d pixels are others, beside %d inside", others, len(mask), inside)
+		if others > len(mask)/100 || inside < len(mask)/10 || inside > len(mask)*9/10 {
+			t.Errorf("%d of %d pixels are others, beside %d inside", others, len(mask), inside)
+		}
+	}
+}
+
 // limitTo gives a source a list of names in place of its text encoder.
 func limitTo(t *testing.T, source *quantize.Source, labels []string) {
 	t.Helper()

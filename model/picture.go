@@ -413,6 +413,8 @@ type Options struct {
 	// alone, and prompts only name them: what a model without the method does,
 	// though with weights that were trained with it.
 	Unguided bool
+
+	named []float32 // P of the prompts, Q numbers for each, where it is known before they are asked for
 }
 
 // seen is how many of the phrases the mask decoder reads.

@@ -28,6 +28,37 @@ func Groups(prompts []string) [][]string {
 	return groups
 }
 
+// SegmentGroups asks for any number of prompts, in Groups, and calls each with every
+// answer; the next question replaces what it is made of. Where proposals depend on no
+// prompt and a softmax over the prompts names them, it is one over all prompts. Where
+// the mask decoder or the class head reads the prompts each group has its own.
+func (p *Picture) SegmentGroups(prompts []string, o Options, each func(*Result) error) error {
+	groups := Groups(prompts)
+	var named []float32
+	if n, ok := p.model.network.(interface {
+		among(p *Picture, prompts []string) ([]float32, error)
+	}); ok && len(groups) > 1 && p.session != nil && p.encoded {
+		var err error
+		if named, err = n.among(p, prompts); err != nil {
+			return err
+		}
+	}
+	for _, group := range groups {
+		if named != nil {
+			n := len(group) * p.model.decoder.q
+			o.named, named = named[:n], named[n:]
+		}
+		r, err := p.Segment(group, o)
+		if err != nil {
+			return err
+		}
+		if err := each(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Strongest joins the answers to several questions about a picture, which
 // together may have more prompts than one label map has labels for. It does
 // on the host what LabelMap does on the device, but for tidying: the maps S at
@@ -56,8 +87,9 @@ func (s *Strongest) Add(r *Result) error {
 	}
 	guided := p.guide.Valid()
 	if s.Labels == nil {
-		w, h := fit(p.Width, p.Height, p.model.Config.Size)
-		s.begin(kernel.PaintTaps(p.map4.h, p.Height, float64(h)/float64(p.Height), 4), kernel.PaintTaps(p.map4.w, p.Width, float64(w)/float64(p.Width), 4))
+		n := p.model.network
+		w, h := n.fit(p.Width, p.Height)
+		s.begin(n.taps(p.map4.h, p.Height, h), n.taps(p.map4.w, p.Width, w))
 		if guided {
 			s.pixels = make([]byte, 4*p.Width*p.Height)
 			if err := p.session.Read(p.pixels, s.pixels); err != nil {

@@ -63,12 +63,7 @@ func (e *evaluated) hear(classes []eval.Class) error {
 		return err
 	}
 	defer p.Close()
-	for _, group := range model.Groups(prompts) {
-		if _, err := p.Segment(group, e.options); err != nil {
-			return err
-		}
-	}
-	return nil
+	return p.SegmentGroups(prompts, e.options, func(*model.Result) error { return nil })
 }
 
 // threshold reads the flag -threshold.
@@ -129,8 +124,7 @@ type evaluated struct {
 }
 
 // Segment asks about a picture. More prompts than the model takes at once are
-// asked in groups: each group has its own proposals and its own softmax, and a
-// pixel takes the strongest of all maps.
+// asked in groups, see SegmentGroups, and a pixel takes the strongest of all maps.
 func (e *evaluated) Segment(img image.Image, prompts []string) (*eval.Result, error) {
 	if e.last != img {
 		if e.picture != nil {
@@ -142,8 +136,8 @@ func (e *evaluated) Segment(img image.Image, prompts []string) (*eval.Result, er
 		}
 		e.last = img
 	}
-	if groups := model.Groups(prompts); len(groups) > 1 {
-		return e.many(groups)
+	if len(model.Groups(prompts)) > 1 {
+		return e.many(prompts)
 	}
 	r, err := e.picture.Segment(prompts, e.options)
 	if err != nil {
@@ -172,22 +166,22 @@ func (e *evaluated) Segment(img image.Image, prompts []string) (*eval.Result, er
 }
 
 // many asks in groups.
-func (e *evaluated) many(groups [][]string) (*eval.Result, error) {
+func (e *evaluated) many(prompts []string) (*eval.Result, error) {
 	out := &eval.Result{Width: e.picture.Width, Height: e.picture.Height}
 	var strongest model.Strongest
 	var proposals [][]byte
-	for _, prompts := range groups {
-		r, err := e.picture.Segment(prompts, e.options)
-		if err != nil {
-			return nil, err
-		}
+	err := e.picture.SegmentGroups(prompts, e.options, func(r *model.Result) error {
 		if err := strongest.Add(r); err != nil {
-			return nil, err
+			return err
 		}
 		r.Release()
 		out.Scores = append(out.Scores, scores(r)...)
 		// The next question replaces them.
 		proposals = append(proposals, e.proposals()...)
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	out.Labels = strongest.Labels // None is NoLabel
 	out.Proposals = func() [][]byte { return proposals }
