@@ -22,7 +22,7 @@ func commands() []command {
 		{"eval", "-data DIR [-benchmark NAME] [-prompts all|present|single] [-report DIR] [-json]", "measure the model on labelled photos", evaluate},
 		{"bench", "[PHOTO] [-precision int8|f32] [-rounds 7] [-json]", "time the model on this machine", bench},
 		{"inspect", "[WEIGHTS or CHECKPOINT]", "list what is in a folder of weights, or in a checkpoint", inspect},
-		{"import", "SOURCE -o DIR [-store f32|f16|int8] [-pmp | -clip CLIP] [-backbone FILE]", "turn a checkpoint, ours or a public one, into weights", importWeights},
+		{"import", "SOURCE -o DIR [-store f32|f16|int8] [-pmp | -clip CLIP] [-backbone FILE] [-vocabulary FILE]", "turn a checkpoint, ours or a public one, into weights", importWeights},
 		{"serve", "[-addr localhost:8080] [DIR]", "serve the built demo page", serveSite},
 	}
 }
