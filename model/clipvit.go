@@ -132,10 +132,10 @@ func (c *ViTConfig) read(m *weights.Manifest, f weights.Fields) error {
 	return nil
 }
 
-// mostPatches is how many patches a side may have.
-const mostPatches = 64
+// mostPatches and mostPixels are how many of them a side may have.
+const mostPatches, mostPixels = 32, 1024
 
 func (c ViTConfig) sensible() bool {
 	return multiple(c.Width, 16, 4096, 8) && within(c.Heads, 1, 64) && c.Width%(8*c.Heads) == 0 && multiple(c.FFN, 8, kernel.MaxK8, 8) && within(c.Layers, 1, 64) &&
-		within(c.Patch, 1, 64) && within(c.Side, 1, mostPatches) && multiple(c.Embedding, 8, 4096, 8) && within(c.Prompts, 0, c.Layers)
+		within(c.Side, 1, mostPatches) && within(c.Patch, 1, mostPixels/c.Side) && multiple(c.Embedding, 8, 4096, 8) && within(c.Prompts, 0, c.Layers)
 }

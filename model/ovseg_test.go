@@ -322,14 +322,20 @@ func TestClippedRefuses(t *testing.T) {
 	if _, err := LoadBase(manifestOf(t, source), scalar.New(), Float32); err == nil || !strings.Contains(err.Error(), "merges") {
 		t.Errorf("with another tokenizer: %v", err)
 	}
-	for name, shape := range map[string][]int{"vit.position": {16, 128}, "vit.patch.weight": {128, 3 * 64}, "vit.projection": {40, 128}, "class.void": {47}, "vit.masked.1": {1, 128}} {
-		source := convertOVSeg(t)
+	for _, c := range []struct {
+		name  string
+		shape []int
+	}{
+		{"vit.position", []int{16, 128}}, {"vit.position", []int{33*33 + 1, 128}}, {"vit.patch.weight", []int{128, 3 * 64}}, {"vit.patch.weight", []int{128, 3, 257, 257}},
+		{"vit.projection", []int{40, 128}}, {"class.void", []int{47}}, {"vit.masked.1", []int{1, 128}},
+	} {
+		name, shape, source := c.name, c.shape, convertOVSeg(t)
 		i := slices.IndexFunc(source.Tensors, func(x quantize.Tensor) bool { return x.Name == name })
 		n := 1
 		for _, s := range shape {
 			n *= s
 		}
-		source.Tensors[i].Shape, source.Tensors[i].Data = shape, source.Tensors[i].Data[:n]
+		source.Tensors[i].Shape, source.Tensors[i].Data = shape, make([]float32, n)
 		if _, err := LoadBase(manifestOf(t, source), scalar.New(), Float32); err == nil {
 			t.Errorf("%s of %v: no error", name, shape)
 		}

@@ -6,10 +6,10 @@
 mask2former.safetensors and a CLIP as transformers saves it. All networks are those of transformers; what OVSeg adds is written
 down here: its crops, its mask prompts and its ensemble. The fixture of OVSeg lists the tensors by the names that its checkpoint has for them.
 
-    python ovseg.py FOLDER                            # with random weights: a Swin-T and a ViT-B/16; or swin-base ViT-L/14
+    python ovseg.py FOLDER                            # with random weights: a Swin-T and a ViT-B/16; or FOLDER swin-base ViT-L/14, or with 100 behind it
     PMP_CHECKPOINT=FOLDER go test ./model -run TestCheckpoint -v -timeout 60m
 
-makes a checkpoint of the usual size in FOLDER, in 32 bits.
+makes a checkpoint in FOLDER whose layers have the usual size, in 32 bits, with 20 queries unless it is told how many: CLIP sees each of them.
 """
 import json
 import math
@@ -213,7 +213,7 @@ def run_ovseg(model, clip, words, pictures, hidden):
     other = normal(numbers("clip_adapter.non_object_embedding", (1, e)))
     dtype = other.dtype
     results = {case: masks_of(model, network_input(case, size)[0].to(dtype)) for case, size in pictures.items()}
-    threshold = chosen([whole for *_, whole in results.values()]) if dtype == torch.float64 else 0.4
+    threshold = chosen([whole for *_, whole in results.values()])
     for case, size in pictures.items():
         out, masks, whole = results[case]
         z = out.transformer_decoder_last_hidden_state[0]
@@ -264,10 +264,13 @@ def make_clip():
     return merges, threshold
 
 
-def make_checkpoint(folder, encoder="swin-tiny", vit="ViT-B/16"):
-    from transformers import CLIPTokenizer
+def make_checkpoint(folder, encoder="swin-tiny", vit="ViT-B/16", queries=20):
     generator = torch.Generator().manual_seed(1)
-    fcclip.draw = lambda _, shape, middle, width: middle + width * (2 * torch.rand(shape, generator=generator) - 1)
+
+    def draw(name, shape, middle, width):
+        # With so many channels mask logits would be far from zero nearly everywhere.
+        return middle + width * (2 * torch.rand(shape, generator=generator) - 1) / (32 if "mask_embed.layers.2" in name else 1)
+    fcclip.draw = draw
     sizes = {"swin-tiny": dict(embed_dim=96, num_heads=[3, 6, 12, 24], depths=[2, 2, 6, 2], window_size=7),
              "swin-base": dict(embed_dim=128, num_heads=[4, 8, 16, 32], depths=[2, 2, 18, 2], window_size=12)}[encoder]
     width, layers, patch, text = {"ViT-B/16": (768, 12, 16, 512), "ViT-L/14": (1024, 24, 14, 768)}[vit]
@@ -279,13 +282,14 @@ def make_checkpoint(folder, encoder="swin-tiny", vit="ViT-B/16"):
         vision_config=dict(hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers, num_attention_heads=width // 64, patch_size=patch)),
         dict(vocab_size=len(words), bos_token_id=len(words) - 2, eos_token_id=len(words) - 1, pad_token_id=len(words) - 1))).eval()
     model = MaskFormerForInstanceSegmentation(MaskFormerConfig(
-        backbone_config=SwinConfig(**sizes, out_features=["stage1", "stage2", "stage3", "stage4"]), decoder_config=MaskFormerDetrConfig())).eval()
+        backbone_config=SwinConfig(**sizes, out_features=["stage1", "stage2", "stage3", "stage4"]), decoder_config=MaskFormerDetrConfig(num_queries=int(queries)))).eval()
     fill(model, head_name)
     fill(clip, clip_name)
     with torch.no_grad():
-        run_ovseg(model, clip, words, {"checkpoint": (320, 256)}, 1024)
+        threshold = run_ovseg(model, clip, words, {"checkpoint": (320, 256)}, 1024)
     folder.mkdir(parents=True, exist_ok=True)
     torch.save({"model": {k: v.clone() for k, v in fcclip.weights.items()}}, folder / "ovseg.pth")
+    (folder / "ovseg.json").write_text(json.dumps({"mask_threshold": threshold}))
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *(" ".join(m) for m in merges)]) + "\n", encoding="utf-8")
     fixture["prompts"] = np.frombuffer("\n".join(PROMPTS).encode(), np.uint8)
     save_file(fixture, folder / "expected.safetensors")
