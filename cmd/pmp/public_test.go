@@ -231,6 +231,7 @@ func TestImportCLIP(t *testing.T) {
 	refused("", base, "-clip", clip)
 	write(clip, "model.safetensors", whole)
 
+	data := catData(t)
 	_, all, _ := checkpointtest.Read(t, testdata+"ovseg.safetensors")
 	write(ovseg, "model.pth", quantize.Safetensors(checkpointtest.Entries(all...)))
 	refused("merges.txt", ovseg)
@@ -249,6 +250,13 @@ func TestImportCLIP(t *testing.T) {
 		}
 		if len(got.Masks) != 2 || got.Masks[0].Text != "unicorn" || !(got.Masks[0].Score > 0) {
 			t.Errorf("the answer is %+v", got)
+		}
+		var figures map[string]any
+		if err := json.Unmarshal([]byte(pmp(t, "eval", "-data", data, "-prompts", "present", "-weights", target, "-json")), &figures); err != nil {
+			t.Fatal(err)
+		}
+		if v, ok := figures["miou_foreground"].(float64); !ok || v < 0 || v > 1 {
+			t.Errorf("the figures are %v", figures)
 		}
 	}
 }
