@@ -35,16 +35,20 @@ func GuideLen(cells int) int { return 20 * cells }
 //
 //	n := T, or the int32 in Count if it is given (1 ≤ n ≤ T)
 //	for t < n {
-//		for y, x { f[y,x] = k[y,x] · mean of g·A[t,.,.] over the cells from (y-1, x-1) to (y+1, x+1) }
+//		for y, x { f[y,x] = (0, 0, 0, A[t,y,x]), but
+//			if Everywhere or of the cells from (y-1, x-1) to (y+1, x+1) some are above 0 and others not {
+//				f[y,x] = k[y,x] · mean of g·A[t,.,.] over these cells } }
 //		for y, x { red, green, blue, one := mean of f over the same cells
 //			dst[t,y,x] = (red, green, blue, 128*one - 127*(red+green+blue)) / 128 } }
 //
 // where places beyond an edge are as in Guide. So dst[t,y,x] · (red, green,
 // blue, 1) is the map's value where a pixel's bytes are red, green and blue.
-// W is at most 2^11.
+// Unless Everywhere, colours only count where the map's border is near: what
+// is beyond them elsewhere would be dust. W is at most 2^11.
 type Guided struct {
 	Dst, A, Guide, Count View
 	T, H, W              int
+	Everywhere           bool
 }
 
 func (o Guided) record() record {
@@ -52,7 +56,7 @@ func (o Guided) record() record {
 	if o.T <= 0 {
 		panic("kernel: Guided without maps")
 	}
-	return record{kind: KindGuided, views: views{o.Dst, o.A, o.Guide, o.Count}, ints: ints{o.T, o.H, o.W}}
+	return record{kind: KindGuided, views: views{o.Dst, o.A, o.Guide, o.Count}, ints: ints{o.T, o.H, o.W, flag(o.Everywhere)}}
 }
 
 func guideShape(h, w int) {

@@ -99,7 +99,7 @@ type reply struct {
 
 // painter brings maps to the picture's own resolution.
 type painter struct {
-	tidy, cut       int             // stages that take thresholds off the maps, the first one without what is not meant
+	tidy, cut, all  int             // stages that take thresholds off the maps: without what is not meant, as they are, and where nothing is below
 	masks           [mapsAtOnce]int // stages that paint one map each
 	labels, colours int             // stages that paint all, and what labels are shown as
 
@@ -289,21 +289,24 @@ func (m *Model) painter(g graph, p *Picture, w, h int) {
 		T: mapsAtOnce, H: p.map4.h, W: p.map4.w}
 	t.fits = maps
 	numbers := 1 // of a cell
-	fit := func() {}
+	fit := func(everywhere bool) {}
 	if p.guide.Valid() {
 		numbers = 4
 		t.fits = g.Temp(numbers * mapsAtOnce * cells)
-		fit = func() {
-			g.Do(kernel.Guided{Dst: t.fits, A: maps, Guide: p.guide, Count: p.ask.prompts, T: mapsAtOnce, H: p.map4.h, W: p.map4.w})
+		fit = func(everywhere bool) {
+			g.Do(kernel.Guided{Dst: t.fits, A: maps, Guide: p.guide, Count: p.ask.prompts, T: mapsAtOnce, H: p.map4.h, W: p.map4.w, Everywhere: everywhere})
 		}
 	}
+	t.all = g.Stage()
+	g.Do(tidy)
+	fit(true)
 	t.cut = g.Stage()
 	g.Do(tidy)
-	fit()
+	fit(false)
 	t.tidy = g.Stage()
 	tidy.Speck, tidy.Island = speck, islandToMain
 	g.Do(tidy)
-	fit()
+	fit(false)
 
 	tapsY, tapsX := m.network.taps(p.map4.h, p.Height, h), m.network.taps(p.map4.w, p.Width, w)
 	paint := kernel.Paint{TapsY: g.Data(tapsY.Encode()), TapsX: g.Data(tapsX.Encode()),

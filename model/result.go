@@ -123,7 +123,7 @@ func (r *Result) usable() error {
 // no regions of their own.
 func (r *Result) stage() int {
 	if r.Theta == 0 {
-		return r.picture.paint.cut
+		return r.picture.paint.all
 	}
 	return r.picture.paint.tidy
 }

@@ -101,10 +101,13 @@ func (s *Strongest) Add(r *Result) error {
 	if guided {
 		size *= 4
 	}
-	m := make([]float32, size)
+	m, stage := make([]float32, size), p.paint.cut
+	if r.Theta == 0 {
+		stage = p.paint.all
+	}
 	for i, a := range r.Prompts {
 		if a.Present {
-			if err := r.prepare(i/mapsAtOnce, p.paint.cut); err != nil {
+			if err := r.prepare(i/mapsAtOnce, stage); err != nil {
 				return err
 			}
 			if err := p.session.Read(p.paint.fits.At(i%mapsAtOnce*size), kernel.Bytes(m)); err != nil {

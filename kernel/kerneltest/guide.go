@@ -34,10 +34,17 @@ func (t *trial) greyish(h, w int) []float32 {
 func guided(s *suite) {
 	for _, l := range [][3]int{{1, 1, 1}, {1, 2, 8}, {3, 5, 16}, {20, 24, 33}, {2, 3, 1 << 11}} {
 		maps, h, w := l[0], l[1], l[2]
-		for count := range 2 {
+		for count := range 3 {
 			s.try(shape(l, count), sumOf(100), func(t *trial) []kernel.Op {
-				o := kernel.Guided{Guide: t.in(kernel.GuideLen(h * w)), A: t.in(maps * h * w), T: maps, H: h, W: w}
-				if count > 0 {
+				a := t.numbers(maps * h * w)
+				for i := range a {
+					// Some rows and columns are all above 0, and some all below.
+					if y, x := i/w%h, i%w; y/4%2 == 0 || x/4%2 == 0 {
+						a[i] += float32(4*(y/8%2) - 2)
+					}
+				}
+				o := kernel.Guided{Guide: t.in(kernel.GuideLen(h * w)), A: t.floats(a), T: maps, H: h, W: w, Everywhere: count == 2}
+				if count == 1 {
 					maps = (maps + 1) / 2
 					o.Count = t.ints(maps)
 				}

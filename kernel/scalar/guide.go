@@ -83,11 +83,19 @@ func (s *session) guided(o kernel.Guided) {
 	for t := range s.count(o.Count, o.T) {
 		for cell := range fitted {
 			var m vector
+			above := 0
 			window(cell/o.W, cell%o.W, o.H, o.W, func(at int) {
+				if a[t*cells+at] > 0 {
+					above++
+				}
 				for i, g := range guide[4*at : 4*at+4] {
 					m[i] += g * a[t*cells+at] / 9
 				}
 			})
+			if !o.Everywhere && (above == 0 || above == 9) {
+				fitted[cell] = vector{3: a[t*cells+cell]}
+				continue
+			}
 			fitted[cell] = vector{}
 			for i, k := range guide[4*cells+16*cell:][:16] {
 				fitted[cell][i%4] += k * m[i/4]

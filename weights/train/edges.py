@@ -1,10 +1,11 @@
 """From the maps of prompts, at stride 4, to the photo's own pixels, by a guided filter (He, Sun and Tang, 2013), as the engine does it."""
 import numpy as np
 
-# Round each cell a map is fitted by a linear function of the photo's colours (0 to 1), which is then asked at each pixel; epsilon keeps
-# slopes small. On the validation lists masks of clothes gain 2 points of IoU and 4 of boundary IoU, those of COCO 0.2 and 1. Maps that
-# are only resized have edges that know nothing of the photo.
-EDGES = {"epsilon": 0.001}
+# Round each cell near its border a map is fitted by a linear function of the photo's colours (0 to 1), which is then asked at each
+# pixel; epsilon keeps slopes small. Maps that are only resized have edges that know nothing of the photo. Of 68 masks of five photos of
+# clothes and five of COCO, asked for alone (IoU; IoU of borders; specks and pinholes of less than 0.02 % of the photo in a mask):
+# resized 46.9, 31.5, 3.7; 0.001: 48.3, 34.4, 17.9; 0.003: 48.4, 34.4, 12.6; 0.01: 48.4, 34.0, 8.4.
+EDGES = {"epsilon": 0.003}
 
 
 def window(x):
@@ -20,8 +21,15 @@ def stretch(cells, pixels, scale):
     return np.maximum(1 - np.abs(at[:, None] - np.arange(cells)), 0)
 
 
+def fit(g, inverse, m):
+    """What a map is made of round each cell: of its colours where its border is near, so that nothing else becomes dust."""
+    above = window((m > 0).astype(np.float64))[..., None]
+    own = np.concatenate((np.zeros((*m.shape, 3)), m[..., None]), -1)
+    return np.where((above > 0.01) & (above < 0.99), (inverse @ window(g * m[..., None])[..., None])[..., 0], own)
+
+
 class Painter:
-    """Brings maps [n,h,w] of one photo to its pixels [n,H,W].
+    """Brings maps [n,h,w] of one photo to its pixels [n,H,W], cut at a threshold.
 
     encoded: the photo as read_pixels gives it; pixels: the photo [H,W,3]; size: of its long side when it was encoded; edges: the
     manifest's, None to resize only.
@@ -45,11 +53,12 @@ class Painter:
     def resize(self, m):
         return (self.y @ m @ self.x.T).astype(np.float32)
 
-    def __call__(self, maps):
+    def __call__(self, maps, theta):
+        """How far maps are above theta."""
         if not self.guided:
-            return np.stack([self.resize(m) for m in maps])
+            return np.stack([self.resize(m - theta) for m in maps])
         painted = []
         for m in maps:
-            fits = window((self.inverse @ window(self.g * m[..., None])[..., None])[..., 0])
+            fits = window(fit(self.g, self.inverse, m - theta))
             painted.append(sum(self.resize(fits[..., c]) * self.pixels[..., c] for c in range(4)))
         return np.stack(painted)

@@ -126,9 +126,9 @@ def evaluate(network, embeddings, chosen, theta, common=None, apart=()):
             return out, network.answer(out, e, contrast=rivals)
 
         out, answer = ask(range(1, n + 1))
-        full.add(label_map(paint(answer["S"].numpy()), np.arange(1, n + 1), theta), truth)
+        full.add(label_map(paint(answer["S"].numpy(), theta), np.arange(1, n + 1), 0), truth)
         all_scores += [(c, s, c in there) for c, s in enumerate(answer["score"].tolist(), 1)]
-        proposals = paint(out["masks"].sigmoid().numpy()) > 0.5
+        proposals = paint(out["masks"].sigmoid().numpy(), 0.5) > 0
         known = truth != data.IGNORE
         flat = proposals[:, known].astype(np.float32)
         oracle.add(oracle_labels(proposals[:, known], truth[known]), truth[known])
@@ -137,13 +137,13 @@ def evaluate(network, embeddings, chosen, theta, common=None, apart=()):
             both = flat @ t
             hits.append((c, float((both / (flat.sum(1) + t.sum() - both)).max())))
         if there:
-            present_only.add(label_map(paint(ask(there)[1]["S"].numpy()), there, theta), truth)
+            present_only.add(label_map(paint(ask(there)[1]["S"].numpy(), theta), there, 0), truth)
         absent = rng.permutation([c for c in range(1, n + 1) if c not in there])[:max(1, len(there))]
         for c in [*there, *absent.tolist()]:
             answer = ask([c])[1]
             single_scores.append((c, float(answer["score"][0]), c in there))
             if c in there:
-                said = paint(answer["S"].numpy())[0] > theta
+                said = paint(answer["S"].numpy(), theta)[0] > 0
                 t, s = (truth == c)[known], said[known]
                 single.append((c, (t & s).sum() / (t | s).sum()))
                 by_class.both[c] += (t & s).sum()

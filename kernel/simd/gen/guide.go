@@ -142,9 +142,9 @@ func (k *kernels) guided() *Func {
 	row, smooth := k.guidedRow(), k.guidedColumns()
 
 	f, record := k.opFunc()
-	v, n := views(f, record, 4), ints(f, record, 3)
+	v, n := views(f, record, 4), ints(f, record, 4)
 	dst, a, guide, count := v[0], v[1], v[2], v[3]
-	T, H, W := n[0], n[1], n[2]
+	T, H, W, everywhere := n[0], n[1], n[2], n[3]
 	f.If(count, func() { T.Set(count.I32(0)) })
 	cells := f.Let(H.Mul(W))
 	from, to := k.part(f, T, 1)
@@ -154,14 +154,14 @@ func (k *kernels) guided() *Func {
 			first := f.Let(y.Plus(-1).Max(Int(0)).Mul(W))
 			middle := f.Let(y.Mul(W))
 			last := f.Let(y.Plus(1).Min(H.Plus(-1)).Mul(W))
-			f.Call(row, out.Add(middle.Shl(4)), m, guide, guide.Add(cells.Shl(4)), first, middle, last, W)
+			f.Call(row, out.Add(middle.Shl(4)), m, guide, guide.Add(cells.Shl(4)), first, middle, last, W, everywhere)
 		})
 		f.Call(smooth, out, H, W)
 	})
 	return f
 }
 
-// guidedRow makes guidedRow(dst, a, colours, matrices, first, middle, last, w),
+// guidedRow makes guidedRow(dst, a, colours, matrices, first, middle, last, w, everywhere),
 // the fits of a row and their sums over three columns. It reads three rows of
 // cells, whose first ones have these numbers.
 func (k *kernels) guidedRow() *Func {
@@ -171,34 +171,46 @@ func (k *kernels) guidedRow() *Func {
 	for i := range rows {
 		rows[i] = f.Param()
 	}
-	W := f.Param()
+	W, everywhere := f.Param(), f.Param()
 	next(f, rows[1].Shl(6), matrices)
+	cell := f.Let(a.Add(rows[1].Shl(2)))
 	sums, line := f.Let(k.scratch.Get()), f.Let(lineOf(W))
 	fits := f.Let(sums.Add(line))
+	above := f.Let(fits.Add(line)) // how many of the three rows are above 0: a line, too
 
-	at := f.Let(sums)
+	at, mark := f.Let(sums), f.Let(above)
 	f.Repeat(f.Let(W), func() {
-		total := f.Splat(0)
+		total, n := f.Splat(0), Int(0)
 		for _, row := range rows {
+			n = n.Add(Float(0).Less(a.Add(row.Shl(2)).F32(0)))
 			total = k.madd(colours.Add(row.Shl(4)).V128(0), a.Add(row.Shl(2)).Splat32(0), total)
 		}
 		f.StoreV(at, cellBytes, total.Mul(f.Splat(1./9)))
-		at.Inc(cellBytes)
+		f.StoreV(mark, cellBytes, n.Splat())
+		next(f, Int(cellBytes), at, mark)
 		for _, row := range rows {
 			row.Inc(1)
 		}
 	})
 	f.Call(k.closing, sums, W)
+	f.Call(k.closing, above, W)
 	at.Set(sums)
+	mark.Set(above)
 	to := f.Let(fits)
 	f.Repeat(f.Let(W), func() {
-		m := f.LetV(three(at))
-		fit := f.Splat(0)
-		for i := range 4 {
-			fit = k.madd(matrices.V128(cellBytes*i), m.Shuffle(m, i, i, i, i), fit)
-		}
-		f.StoreV(to, cellBytes, fit)
-		next(f, Int(cellBytes), at, to)
+		n := f.Let(mark.I32(0).Add(mark.I32(cellBytes)).Add(mark.I32(2 * cellBytes)))
+		f.If(everywhere.OrI(Int(0).LessS(n).AndI(n.LessS(Int(9)))), func() {
+			m := f.LetV(three(at))
+			fit := f.Splat(0)
+			for i := range 4 {
+				fit = k.madd(matrices.V128(cellBytes*i), m.Shuffle(m, i, i, i, i), fit)
+			}
+			f.StoreV(to, cellBytes, fit)
+		}, func() {
+			f.StoreV(to, cellBytes, cell.Splat32(0).And(Bits(0, 0, 0, 0xffffffff)))
+		})
+		next(f, Int(cellBytes), at, to, mark)
+		cell.Inc(4)
 		matrices.Inc(4 * cellBytes)
 	})
 	f.Call(k.closing, fits, W)

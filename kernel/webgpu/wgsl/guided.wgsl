@@ -2,7 +2,7 @@
 struct Op {
   zero: u32, act: u32,
   dst: u32, a: u32, guide: u32, @size(20) count: u32,
-  t: u32, h: u32, w: u32,
+  t: u32, h: u32, w: u32, everywhere: u32,
 }
 
 var<workgroup> fits: array<vec4<f32>, 100>;
@@ -11,12 +11,16 @@ fn inside(i: i32, n: u32) -> u32 { return u32(clamp(i, 0, i32(n) - 1)); }
 
 fn fit(y: u32, x: u32, map: u32) -> vec4<f32> {
   var m = vec4(0.0);
+  var above = 0u;
   for (var i = -1; i <= 1; i++) {
     for (var j = -1; j <= 1; j++) {
       let cell = inside(i32(y) + i, op.h) * op.w + inside(i32(x) + j, op.w);
-      m += f4(2u, op.guide + 4u * cell) * f(1u, map + cell);
+      let s = f(1u, map + cell);
+      above += select(0u, 1u, s > 0.0);
+      m += f4(2u, op.guide + 4u * cell) * s;
     }
   }
+  if (op.everywhere == 0u && (above == 0u || above == 9u)) { return vec4(0.0, 0.0, 0.0, f(1u, map + y * op.w + x)); }
   let k = op.guide + 4u * op.h * op.w + 16u * (y * op.w + x);
   return (f4(2u, k) * m.x + f4(2u, k + 4u) * m.y + f4(2u, k + 8u) * m.z + f4(2u, k + 12u) * m.w) * (1.0 / 9.0);
 }
