@@ -38,6 +38,9 @@ const (
 	FCCLIP      = "fcclip" // a Mask2Former whose proposals are named by CLIP
 )
 
+// MaxLabels is how many names a network may know.
+const MaxLabels = 1 << 14
+
 // TrunkConfig is the shape of an image encoder; there is a type for each kind.
 type TrunkConfig interface {
 	sensible() bool
@@ -158,7 +161,7 @@ func (l *loader) columns(name string, in, out int) linear {
 func (c BaseConfig) sensible() bool {
 	reads := c.Text.sensible() && len(c.Templates) > 0
 	if c.Arch == FCCLIP && c.Labels != nil {
-		reads = multiple(c.Text.Embedding, 8, 4096, 8) && multiple(len(c.Labels), 1, 1<<14, 1)
+		reads = multiple(c.Text.Embedding, 8, 4096, 8) && within(len(c.Labels), 1, MaxLabels)
 	}
 	ok := (!c.PMP || reads) &&
 		multiple(c.D, 16, 1024, 16) && multiple(c.DM, 8, 1024, 8) && multiple(c.Heads, 1, 64, 1) && c.D%c.Heads == 0 && c.D/c.Heads%8 == 0 &&
@@ -167,9 +170,9 @@ func (c BaseConfig) sensible() bool {
 		ok = ok && reads && c.Open.sensible(c.Trunk.channels()[3])
 	} else if c.Crops != nil {
 		ok = ok && reads && !c.PMP && c.Crops.sensible() && c.Crops.ViT.Embedding == c.Text.Embedding &&
-			(c.Crops.Hidden > 0 || multiple(len(c.Labels), 1, 1<<14, 1))
+			(c.Crops.Hidden > 0 || within(len(c.Labels), 1, MaxLabels))
 	} else {
-		ok = ok && multiple(len(c.Labels), 1, 1<<14, 1)
+		ok = ok && within(len(c.Labels), 1, MaxLabels)
 	}
 	if c.Arch == MaskFormer {
 		ok = ok && multiple(c.Pyramid, 4*groups, 1024, 4*groups)

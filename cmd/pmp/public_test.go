@@ -13,6 +13,7 @@ import (
 
 	"github.com/pmp-seg/pmp/internal/checkpointtest"
 	"github.com/pmp-seg/pmp/internal/engine"
+	"github.com/pmp-seg/pmp/model"
 	"github.com/pmp-seg/pmp/weights"
 	"github.com/pmp-seg/pmp/weights/quantize"
 )
@@ -156,7 +157,8 @@ func TestImportVocabulary(t *testing.T) {
 	source := t.TempDir()
 	for name, data := range map[string][]byte{
 		"fcclip.pth": quantize.Safetensors(checkpointtest.Entries(tensors...)), "fcclip.txt": []byte("dog"), "fcclip.json": []byte(`{"short":64,"long":640}`),
-		"merges.txt": checkpointtest.Bytes(t, fixture, "merges"), "names": []byte("0:invalid_class_id\n1:dog,puppy\n2:sky\n"), "empty": []byte("dog\n, \nsky\n"),
+		"merges.txt": checkpointtest.Bytes(t, fixture, "merges"), "names": []byte("0:invalid_class_id\n1:dog,puppy\n2:sky\n"),
+		"hole": []byte("dog\n, \nsky\n"), "empty": nil, "void": []byte("0:invalid_class_id\n"), "many": []byte(strings.Repeat("dog\n", model.MaxLabels+1)),
 	} {
 		if err := os.WriteFile(filepath.Join(source, name), data, 0o666); err != nil {
 			t.Fatal(err)
@@ -175,17 +177,36 @@ func TestImportVocabulary(t *testing.T) {
 			t.Fatal(err)
 		}
 		sizes[m.Tokenizer] = m.Size()
+		if left := slices.ContainsFunc(m.Names(), func(name string) bool { return strings.HasPrefix(name, "text.") }); left != (more == nil) {
+			t.Errorf("a text encoder with %q: %v", more, left)
+		}
 		err = run([]string{"segment", "../../site/examples/cat.jpg", "unicorn", "-weights", target}, &bytes.Buffer{})
 		if known := err != nil && strings.Contains(err.Error(), "knows 2 names"); known != (more != nil) {
 			t.Errorf("another name with %q: %v", more, err)
 		}
 	}
-	if sizes[""] == 0 || len(sizes) != 2 {
+	if len(sizes) != 2 || sizes[""] == 0 || sizes[""] >= sizes["vocab.txt"] {
 		t.Errorf("sizes by tokenizer: %v", sizes)
 	}
-	for _, name := range []string{"empty", "missing"} {
-		if err := run([]string{"import", source, "-o", t.TempDir(), "-vocabulary", filepath.Join(source, name)}, &bytes.Buffer{}); err == nil {
-			t.Errorf("-vocabulary %s: no error", name)
+
+	closed, ours := t.TempDir(), checkpoint(t, func(e []weights.Entry) []weights.Entry { return e })
+	config, tensors, _ := checkpointtest.Read(t, "../../model/testdata/mask2former.safetensors")
+	for name, data := range map[string][]byte{"config.json": config, "model.safetensors": quantize.Safetensors(checkpointtest.Entries(tensors...))} {
+		if err := os.WriteFile(filepath.Join(closed, name), data, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct{ from, names, want string }{
+		{source, "hole", "name 2 is empty"}, {source, "empty", "name 1 is empty"}, {source, "void", "no names"}, {source, "many", "at most 16384"}, {source, "missing", "missing"},
+		{closed, "names", "names of their own"}, {ours, "names", "small text encoder"},
+	} {
+		target := filepath.Join(t.TempDir(), "weights")
+		err := run([]string{"import", c.from, "-o", target, "-vocabulary", filepath.Join(source, c.names)}, &bytes.Buffer{})
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("-vocabulary %s: %v, want %q", c.names, err, c.want)
+		}
+		if _, err := os.Stat(target); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("-vocabulary %s: there is a folder: %v", c.names, err)
 		}
 	}
 }

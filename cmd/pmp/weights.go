@@ -75,10 +75,16 @@ func importWeights(args []string, out io.Writer) error {
 	if *vocabulary != "" && !public {
 		return errors.New("-vocabulary is for an FC-CLIP; ours takes any words with a small text encoder")
 	}
+	var names []string
+	if *vocabulary != "" {
+		if names, err = readNames(*vocabulary); err != nil {
+			return err
+		}
+	}
 	read, weigh := quantize.ReadDir, fitting
 	if public {
 		read = func(path string) (*quantize.Source, error) {
-			return readPublic(path, *backbone, *clip, *vocabulary, *pmp, out)
+			return readPublic(path, *backbone, *clip, names, *pmp, out)
 		}
 		weigh = func(s *quantize.Source, _ io.Writer) (quantize.Files, *weights.Manifest, error) { return quantized(s) }
 	}
@@ -108,9 +114,9 @@ func importWeights(args []string, out io.Writer) error {
 
 // readPublic reads a public checkpoint, with another ResNet if backbone is one's file and
 // with a CLIP that names its masks if clip is one's folder, tells what became of their
-// tensors, and adds prompt guidance, which reads with the shipped text encoder. With a
-// file of names in place of a vocabulary it has only these.
-func readPublic(path, backbone, clip, vocabulary string, guided bool, out io.Writer) (*quantize.Source, error) {
+// tensors, and adds prompt guidance, which reads with the shipped text encoder. With
+// names it knows only these.
+func readPublic(path, backbone, clip string, names []string, guided bool, out io.Writer) (*quantize.Source, error) {
 	source, report, err := huggingface.Read(path)
 	if err != nil {
 		return nil, err
@@ -143,22 +149,30 @@ func readPublic(path, backbone, clip, vocabulary string, guided bool, out io.Wri
 			return nil, err
 		}
 	}
-	if vocabulary == "" {
+	if names == nil {
 		return source, nil
 	}
-	return source, limit(source, vocabulary, out)
+	return source, limit(source, names, out)
 }
 
-// limit lets the text encoder read a file of names once and for all.
-func limit(source *quantize.Source, file string, out io.Writer) error {
+// readNames reads a file of names.
+func readNames(file string) ([]string, error) {
 	list, err := os.ReadFile(file)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	names, err := huggingface.Names(list)
-	if err != nil {
-		return fmt.Errorf("%s: %w", file, err)
+	if err == nil && len(names) > model.MaxLabels {
+		err = fmt.Errorf("it has %d names; give at most %d", len(names), model.MaxLabels)
 	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return names, nil
+}
+
+// limit lets the text encoder read names once and for all.
+func limit(source *quantize.Source, names []string, out io.Writer) error {
 	reader, err := huggingface.ReaderOf(source)
 	if err != nil {
 		return err

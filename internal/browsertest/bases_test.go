@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/pmp-seg/pmp/internal/checkpointtest"
+	"github.com/pmp-seg/pmp/kernel/scalar"
+	"github.com/pmp-seg/pmp/model"
 	"github.com/pmp-seg/pmp/weights/huggingface"
 	"github.com/pmp-seg/pmp/weights/quantize"
 )
@@ -25,9 +27,33 @@ func basesOf(t *testing.T) map[string]quantize.Files {
 			source, _, err := huggingface.ConvertDetectron2(huggingface.Beside{Names: []string{"dog", "sofa, couch"}, Merges: checkpointtest.Bytes(t, path, "merges"),
 				Settings: []byte(`{"short":64,"long":640}`)}, tensors, others)
 			keepBase(t, name, source, err)
+			if name == "fcclip" {
+				keepBase(t, "fcclip-names", source, limit(source, "dog", "couch"))
+			}
 		}
 	})
 	return bases
+}
+
+// limit gives an FC-CLIP names in place of its text encoder.
+func limit(source *quantize.Source, names ...string) error {
+	reader, err := huggingface.ReaderOf(source)
+	if err != nil {
+		return err
+	}
+	files, err := reader.Files()
+	if err != nil {
+		return err
+	}
+	m, err := files.Open()
+	if err != nil {
+		return err
+	}
+	embeddings, err := model.Embeddings(m, scalar.New(), names)
+	if err != nil {
+		return err
+	}
+	return huggingface.Limit(source, names, embeddings)
 }
 
 func keepBase(t *testing.T, name string, source *quantize.Source, err error) {

@@ -237,6 +237,9 @@ func isText(t quantize.Tensor) bool { return strings.HasPrefix(t.Name, "text.") 
 // Names are those of a list: a line each, with or without numbers in front.
 func Names(list []byte) ([]string, error) {
 	names := lines(list)
+	if len(names) == 0 {
+		return nil, errors.New("it has no names")
+	}
 	for i, name := range names {
 		if strings.Trim(name, ", ") == "" {
 			return nil, fmt.Errorf("name %d is empty", i+1)

@@ -36,7 +36,7 @@ func Precision(t Tensor) weights.DType {
 		return weights.F32
 	case len(t.Shape) < 2 || n < leastInt8:
 		return weights.F16
-	case strings.Contains(t.Name, "position") || strings.HasPrefix(t.Name, "decoder.query_"), strings.HasPrefix(t.Name, "labels."):
+	case strings.Contains(t.Name, "position") || strings.HasPrefix(t.Name, "decoder.query_") || strings.HasPrefix(t.Name, "labels."):
 		return weights.F16
 	}
 	return weights.I8

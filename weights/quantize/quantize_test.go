@@ -40,6 +40,7 @@ func source() *Source {
 			random("decoder.linear1.bias", 0.1, 64),
 			random("decoder.query_feat", 1, 48, 128),
 			random("text.position", 1, 64, 32),
+			random("labels.embedding", 1, 40, 64),
 			random("tiny.weight", 1, 4, 4),
 			random("pointwise.weight", 1, 40, 64, 1, 1),
 			random("small numbers", 1e-7, 64, 32),
@@ -57,7 +58,7 @@ func source() *Source {
 func TestPrecision(t *testing.T) {
 	want := map[string]weights.DType{
 		"trunk.stem.weight": weights.I8, "decoder.linear1.weight": weights.I8, "decoder.linear1.bias": weights.F16,
-		"decoder.query_feat": weights.F16, "pointwise.weight": weights.I8, "text.position": weights.F16, "tiny.weight": weights.F16,
+		"decoder.query_feat": weights.F16, "pointwise.weight": weights.I8, "text.position": weights.F16, "labels.embedding": weights.F16, "tiny.weight": weights.F16,
 		"small numbers": weights.I8, "large numbers": weights.F32, "decoder.logit_scale": weights.F32,
 		"beyond.bias": weights.F32, "zeros.weight": weights.I8,
 	}
