@@ -79,6 +79,7 @@ func (b *base) look(p *Picture, there func(proposal int) float64) error {
 	if p.crops.embeddings != nil {
 		return nil
 	}
+	p.held = held{} // mask logits take the place of maps
 	h, q, cells := b.crops, b.Queries, p.map4.cells()
 	frame := grid{w: 4 * p.map4.w, h: 4 * p.map4.h}
 	pixels, logits := make([]float32, frame.cells()*rgbx), make([]float32, mapsAtOnce*cells)
