@@ -37,6 +37,7 @@ const (
 	KindGroupNorm
 	KindDeformable
 	KindWindowAttention
+	KindSmooth
 	KindGuide
 	KindGuided
 	KindPaintGuided
@@ -47,7 +48,7 @@ var kindNames = [KindCount]string{"", "matmul", "conv", "depthwise", "upsample-a
 	"layer-norm", "l2-norm", "l1-norm", "add", "add-position", "attention", "pack",
 	"activate", "classify", "picture", "paint", "quantize", "matmul8", "depthwise8", "residual8",
 	"columns8", "maps", "peaks", "tidy", "colour", "gather", "group-norm", "deformable", "window-attention",
-	"guide", "guided", "paint-guided"}
+	"smooth", "guide", "guided", "paint-guided"}
 
 func (k Kind) String() string {
 	if k == 0 || k >= KindCount {

@@ -1,5 +1,25 @@
 package kernel
 
+// Smooth takes from a picture what is finer than Guided can follow, which would
+// be dust along borders. A and Dst are H×W RGBA bytes:
+//
+//	r(a, b) := (a + b + 1) / 2, without its fraction
+//	for y < H, x < W { v[y,x] = r(r(A[y-1,x], A[y+1,x]), A[y,x]) }
+//	for y < H, x < W { dst[y,x] = r(r(v[y,x-1], v[y,x+1]), v[y,x]) }
+//
+// byte by byte, where a pixel beyond an edge is the nearest one on it.
+type Smooth struct {
+	Dst, A View
+	H, W   int
+}
+
+func (o Smooth) record() record {
+	if o.H <= 0 || o.W <= 0 {
+		panic("kernel: Smooth needs sides")
+	}
+	return record{kind: KindSmooth, views: views{o.Dst, o.A}, ints: ints{o.H, o.W}}
+}
+
 // Guide gathers what Guided needs to know of a picture: the colours of its
 // cells of 4 pixels, and how they vary round each cell. A is what Picture
 // leaves, HI rows of WI pixels, rows WP apart. Cell (y, x) is centred at pixel

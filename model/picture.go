@@ -54,7 +54,8 @@ type Picture struct {
 	proposals []int // stages that make the masks of mapsAtOnce proposals instead
 	map4      grid  // H/4 × W/4 of the maps, without channels
 	paint     painter
-	guide     kernel.View // what painting knows of the picture's colours, if masks follow its edges
+	smooth    kernel.View // if masks follow the picture's edges: its pixels without what is finer,
+	guide     kernel.View // and what painting knows of its colours
 
 	latest *Result // the one whose maps the device can make
 	held   held
@@ -160,11 +161,7 @@ func (m *Model) record(width, height int) *Picture {
 	w, h := m.network.fit(width, height)
 
 	p.program.Stage()
-	if m.Config.Edges > 0 {
-		p.pixels = p.program.Input(4 * width * height) // painting reads them, too
-	} else {
-		p.pixels = p.program.ScratchInput(4 * width * height)
-	}
+	p.pixels = p.program.ScratchInput(4 * width * height)
 	p.map4 = grid{h: roundUp(h, cellSize) / 4, w: roundUp(w, cellSize) / 4, c: 1}
 	q, cells := m.decoder.q, p.map4.cells()
 	p.ask = question{prompts: g.Input(4), theta: g.Input(4 * mapsAtOnce), index: g.Input(4), palette: g.Input(4 * (kernel.NoLabel + 1))}
@@ -231,6 +228,8 @@ func (n *prompted) encode(g graph, p *Picture, w, h int) imageMemory {
 		H: h, W: w, HP: hp + 1, WP: wp + 1, HI: p.Height, WI: p.Width, SizeY: tapsY.Size, SizeX: tapsX.Size})
 	if m.Config.Edges > 0 {
 		const unit = 255. / 128 // of Config.Edges, in that of x
+		p.smooth = g.KeepBytes(4 * p.Width * p.Height)
+		g.Do(kernel.Smooth{Dst: p.smooth, A: p.pixels, H: p.Height, W: p.Width})
 		p.guide = g.Keep(kernel.GuideLen(p.map4.cells()))
 		g.Do(kernel.Guide{Dst: p.guide, A: x, H: p.map4.h, W: p.map4.w, HI: h, WI: w, WP: wp + 1, Epsilon: m.Config.Edges * unit * unit})
 	}
@@ -312,7 +311,7 @@ func (m *Model) painter(g graph, p *Picture, w, h int) {
 	paint := kernel.Paint{TapsY: g.Data(tapsY.Encode()), TapsX: g.Data(tapsX.Encode()),
 		H: p.Height, W: p.Width, HI: p.map4.h, WI: p.map4.w}
 	if p.guide.Valid() {
-		paint.Pixels = p.pixels
+		paint.Pixels = p.smooth
 	}
 	t.mask = g.KeepBytes(pixels)
 	for i := range t.masks {

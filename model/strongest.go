@@ -92,7 +92,7 @@ func (s *Strongest) Add(r *Result) error {
 		s.begin(n.taps(p.map4.h, p.Height, h), n.taps(p.map4.w, p.Width, w))
 		if guided {
 			s.pixels = make([]byte, 4*p.Width*p.Height)
-			if err := p.session.Read(p.pixels, s.pixels); err != nil {
+			if err := p.session.Read(p.smooth, s.pixels); err != nil {
 				return err
 			}
 		}

@@ -2,6 +2,18 @@ package kerneltest
 
 import "github.com/pmp-seg/pmp/kernel"
 
+func smooth(s *suite) {
+	for _, l := range [][2]int{{1, 1}, {1, 2}, {2, 1}, {3, 4}, {2, 5}, {5, 6}, {7, 9}, {4, 21}, {30, 64}, {33, 67}} {
+		s.try(shape(l), exact, func(t *trial) []kernel.Op {
+			pixels := make([]byte, 4*l[0]*l[1])
+			for i := range pixels {
+				pixels[i] = byte(t.random.Uint32())
+			}
+			return one(kernel.Smooth{Dst: t.outBytes(len(pixels)), A: t.operand(input, pixels), H: l[0], W: l[1]})
+		})
+	}
+}
+
 func guide(s *suite) {
 	for _, l := range [][2]int{{1, 1}, {3, 9}, {4, 4}, {17, 30}, {61, 50}, {128, 96}} {
 		hi, wi := l[0], l[1]

@@ -105,7 +105,7 @@ func Run(t *testing.T, open func() kernel.Device, options ...Option) {
 		{"Picture", picture}, {"Paint", paint}, {"ConvBytes", convBytes}, {"DepthwiseBytes", depthwiseBytes}, {"Quantize", quantize}, {"MatMul8", matMul8},
 		{"Depthwise8", depthwise8}, {"Residual8", residual8},
 		{"Columns8", columns8}, {"Maps", maps}, {"Peaks", peaks}, {"Tidy", tidy}, {"Colour", colour},
-		{"Guide", guide}, {"Guided", guided}, {"PaintGuided", paintGuided},
+		{"Smooth", smooth}, {"Guide", guide}, {"Guided", guided}, {"PaintGuided", paintGuided},
 		{"Gather", gather}, {"GroupNorm", groupNorm}, {"Deformable", deformable}, {"WindowAttention", windowAttention},
 		{"Constants", constants}, {"Stages", stages}, {"Fetches", fetches}, {"Lifetime", lifetime}, {"Memory", memory},
 	} {

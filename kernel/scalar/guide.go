@@ -16,6 +16,23 @@ func window(y, x, h, w int, each func(cell int)) {
 
 func inside(i, n int) int { return min(max(i, 0), n-1) }
 
+func (s *session) smooth(o kernel.Smooth) {
+	dst, a, line := s.bytes(o.Dst), s.bytes(o.A), 4*o.W
+	mean := func(a, b byte) byte { return byte((int(a) + int(b) + 1) / 2) }
+	column := make([]byte, line)
+	for y := range o.H {
+		up, here, down := a[inside(y-1, o.H)*line:], a[y*line:], a[inside(y+1, o.H)*line:]
+		for i := range column {
+			column[i] = mean(mean(up[i], down[i]), here[i])
+		}
+		for x := range o.W {
+			for c := range 4 {
+				dst[y*line+4*x+c] = mean(mean(column[4*inside(x-1, o.W)+c], column[4*inside(x+1, o.W)+c]), column[4*x+c])
+			}
+		}
+	}
+}
+
 func (s *session) guide(o kernel.Guide) {
 	dst, a, cells := s.f(o.Dst), s.f(o.A), o.H*o.W
 	for cell := range cells {

@@ -159,6 +159,8 @@ func (s *session) run(op kernel.Op) {
 		s.tidy(o)
 	case kernel.Colour:
 		s.colour(o)
+	case kernel.Smooth:
+		s.smooth(o)
 	case kernel.Guide:
 		s.guide(o)
 	case kernel.Guided:

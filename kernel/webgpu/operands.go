@@ -167,6 +167,9 @@ func (o *op) operands() (all []operand) {
 		write(0, n[0]*n[1])
 		read(6, 4*n[0]*n[1])
 		write(6, 4*n[0]*n[1])
+	case kernel.KindSmooth:
+		read(1, 4*n[0]*n[1])
+		write(0, 4*n[0]*n[1])
 	case kernel.KindGuide:
 		add(operand{view: 1, bytes: 16 * n[2] * n[3], extent: 16 * n[2] * n[4]})
 		write(0, 4*kernel.GuideLen(n[0]*n[1]))

@@ -275,6 +275,7 @@ var roles = [kernel.KindCount]role{
 	kernel.KindGroupNorm:   {files: "lanes reduce groupnorm", wide: 4, shape: normGroups},
 	kernel.KindDeformable:  {files: "deformable", wide: 4, per: 4, things: []int{0, 1}},
 
+	kernel.KindSmooth:      {files: "smooth", wide: 1, per: 1, things: []int{0, 1}},
 	kernel.KindGuide:       {files: "guide", wide: 4, per: 1, things: []int{0, 1}},
 	kernel.KindGuided:      {files: "guided", wide: 4, shape: tiles},
 	kernel.KindPaintGuided: {files: "paint bycolour", wide: 1, per: 4, things: []int{0, 1}},

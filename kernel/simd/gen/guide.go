@@ -22,6 +22,43 @@ func lanesOf(x ...float32) V128 {
 	return Bits(words...)
 }
 
+// MeanU is the mean of bytes, and of those half between two the upper one.
+func (x V128) MeanU(y V128) V128 { return V128{op(simd(0x7b), x, y)} }
+
+// Smooth takes four pixels at a time, and those at a row's ends one by one.
+// Threads share out the rows.
+func (k *kernels) smooth() *Func {
+	f, record := k.opFunc()
+	v, n := views(f, record, 2), ints(f, record, 2)
+	dst, a, H, W := v[0], v[1], n[0], n[1]
+	line := f.Let(W.Shl(2))
+	from, to := k.part(f, H, 1)
+	f.For(from, to, 1, func(y I32) {
+		row := func(y I32) I32 { return f.Let(a.Add(y.Max(Int(0)).Min(H.Plus(-1)).Mul(line))) }
+		up, here, down := row(y.Plus(-1)), row(y), row(y.Plus(1))
+		dst := f.Let(dst.Add(y.Mul(line)))
+		smoothed := func(left, at, right I32, load func(I32) V128) V128 {
+			column := func(at I32) V128 {
+				return load(up.Add(at)).MeanU(load(down.Add(at))).MeanU(load(here.Add(at)))
+			}
+			return column(left).MeanU(column(right)).MeanU(column(at))
+		}
+		at := f.Let(Int(0))
+		pixel := func() {
+			word := func(p I32) V128 { return p.Splat32(0) }
+			f.Store(dst.Add(at), 0, smoothed(at.Plus(-4).Max(Int(0)), at, at.Plus(4).Min(line.Plus(-4)), word).LaneI(0))
+			at.Inc(4)
+		}
+		pixel()
+		f.While(at.Plus(16).LessS(line), func() {
+			f.StoreV(dst.Add(at), 0, smoothed(at.Plus(-4), at, at.Plus(4), func(p I32) V128 { return p.V128(0) }))
+			at.Inc(16)
+		})
+		f.While(at.LessS(line), pixel)
+	})
+	return f
+}
+
 // Guide works row by row of cells, which threads share out. Of each it makes the
 // colours of three rows, so that it needs nothing of its neighbours.
 func (k *kernels) guide() *Func {

@@ -89,6 +89,7 @@ func Generate(o Options) []byte {
 		kernel.KindGroupNorm:       k.groupNorm(),
 		kernel.KindDeformable:      k.deformable(),
 		kernel.KindWindowAttention: k.windowAttention(list, row),
+		kernel.KindSmooth:          k.smooth(),
 		kernel.KindGuide:           k.guide(),
 		kernel.KindGuided:          k.guided(),
 		kernel.KindPaintGuided:     k.paintGuided(),
