@@ -57,12 +57,12 @@ type Picture struct {
 	smooth    kernel.View // if masks follow the picture's edges: its pixels without what is finer,
 	guide     kernel.View // and what painting knows of its colours
 
-	latest *Result // the one whose maps the device can make
-	held   held
-	masks  [][]byte // on their way out of the device
-	asked  int      // the stage of the last question
-	crops  cropped  // for networks whose proposals CLIP sees one at a time
-	writes int      // of pixels
+	latest  *Result // the one whose maps the device can make
+	held    held
+	masks   [][]byte // on their way out of the device
+	asked   int      // the stage of the last question
+	crops   cropped  // for networks whose proposals CLIP sees one at a time
+	encodes int      // how often it was encoded
 }
 
 // held is which maps are on the device.
@@ -362,7 +362,6 @@ func (p *Picture) Write(rgba []byte) error {
 	if err := p.keepLatest(); err != nil {
 		return err
 	}
-	p.writes++
 	return p.session.Write(p.pixels, rgba)
 }
 
@@ -374,6 +373,7 @@ func (p *Picture) Encode() error {
 	if err := p.keepLatest(); err != nil {
 		return err
 	}
+	p.encodes++
 	p.crops.embeddings = nil
 	p.held = held{} // what is painted may lie where encoding works
 	if err := p.session.Run(0); err != nil {
@@ -429,7 +429,7 @@ func (o Options) seen(phrases int) int {
 
 // Result is the answer to a set of prompts. It stays valid when the picture
 // is segmented again, until it is closed, or, where masks follow its edges, until
-// it gets other pixels. Its maps stay on the device as long
+// it is encoded again. Its maps stay on the device as long
 // as they can; when the picture is segmented again or closed they are copied,
 // unless Release was called before.
 type Result struct {
@@ -440,7 +440,7 @@ type Result struct {
 	Named []Named
 
 	picture *Picture
-	writes  int       // of the picture's pixels until then
+	encodes int       // of the picture until then
 	count   int       // of prompts
 	maps    []float32 // a map of H/4·W/4 for each prompt, nil while the device can make them
 	cells   int
@@ -476,7 +476,7 @@ func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Result{picture: p, writes: p.writes, count: len(prompts), cells: p.map4.cells(), Theta: o.Threshold}
+	r := &Result{picture: p, encodes: p.encodes, count: len(prompts), cells: p.map4.cells(), Theta: o.Threshold}
 	p.latest, p.held = r, held{result: r}
 	switch r.Theta {
 	case 0:

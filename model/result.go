@@ -112,7 +112,7 @@ func (r *Result) usable() error {
 	switch {
 	case r.picture.session == nil:
 		return ErrPictureClosed
-	case r.maps == nil && r.picture.latest != r, r.picture.guide.Valid() && r.writes != r.picture.writes:
+	case r.maps == nil && r.picture.latest != r, r.picture.guide.Valid() && r.encodes != r.picture.encodes:
 		return ErrReleased
 	}
 	return nil
