@@ -27,7 +27,7 @@ var withWebGPU = browser{
 func TestWebGPU(t *testing.T) {
 	// Matrices of bytes take a minute or more, and how operands are aligned matters little to them.
 	const quick = "Test/^(MatMul|Conv|ConvBytes|Depthwise.*|UpsampleAdd|.*Norm|Add.*|Attention|Pack|" +
-		"Activate|Classify|Picture|Paint|Guide|Guided|PaintGuided|Quantize|Columns8|Maps|Peaks|Tidy|Colour|Gather|Deformable|WindowAttention|Constants|Stages|Lifetime|Memory)$"
+		"Activate|Classify|Picture|Paint|Smooth|Guide|Guided|PaintGuided|Quantize|Columns8|Maps|Peaks|Tidy|Colour|Gather|Deformable|WindowAttention|Constants|Stages|Lifetime|Memory)$"
 	// A card made of software keeps one core busy, so they run side by side, the long ones first.
 	for _, run := range []struct {
 		name string
