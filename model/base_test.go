@@ -208,10 +208,7 @@ func TestBasePrompts(t *testing.T) {
 	device, err := devices[1].open()
 	must(t, err)
 	m := newTestBase(t, f, MaskFormer, device)
-	p, err := m.NewPicture(50, 40)
-	must(t, err)
-	must(t, p.Write(testPixels("any", 50, 40)))
-	must(t, p.Encode())
+	p := newEncoded(t, m, "any", 50, 40)
 	if _, err := p.Segment([]string{"dog", "unicorn"}, Options{}); err == nil || !strings.Contains(err.Error(), `11 names and "unicorn"`) {
 		t.Errorf("an unknown name gives %v", err)
 	}
@@ -334,10 +331,7 @@ func TestBaseGuidance(t *testing.T) {
 			device, err := devices[1].open()
 			must(t, err)
 			m := loadSource(t, source, device)
-			p, err := m.NewPicture(96, 64)
-			must(t, err)
-			must(t, p.Write(testPixels("wide", 96, 64)))
-			must(t, p.Encode())
+			p := newEncoded(t, m, "wide", 96, 64)
 			r, err := p.Segment(prompts, o)
 			must(t, err)
 			b := m.network.(*base)
@@ -446,10 +440,7 @@ func TestCheckpoint(t *testing.T) {
 	device, err := devices[1].open()
 	must(t, err)
 	m := loadSource(t, source, device)
-	p, err := m.NewPicture(width, height)
-	must(t, err)
-	must(t, p.Write(testPixels(picture, width, height)))
-	must(t, p.Encode())
+	p := newEncoded(t, m, picture, width, height)
 	worst, b := worstErrors{}, m.network.(*base)
 	switch {
 	case b.open != nil:

@@ -125,6 +125,14 @@ func compareProposals(t *testing.T, f fixture, picture string, p *Picture, worst
 	worst.add("scores", f.compare(t, picture+"/scores", labelMaps(t, p, prompts)))
 }
 
+// firsts are rows of which all numbers but the first one are zero.
+func firsts(width int, numbers ...float32) (rows []float32) {
+	for _, x := range numbers {
+		rows = append(append(rows, x), make([]float32, width-1)...)
+	}
+	return rows
+}
+
 // What lies under masks, worked out by hand: five cells, of which the first number is
 // what a mask's own is multiplied with, and the cell's features are 1, 10, 100, ….
 func TestUnder(t *testing.T) {
@@ -135,15 +143,9 @@ func TestUnder(t *testing.T) {
 		defer device.Close()
 		g := newGraph(&kernel.Program{})
 		g.Stage()
-		row := func(width int, numbers ...float32) (rows []float32) {
-			for _, x := range numbers {
-				rows = append(append(rows, x), make([]float32, width-1)...)
-			}
-			return rows
-		}
-		x := grid{g.Floats(row(c, 1, 10, 100, 1000, 10000)), 1, cells, c}
-		mask := g.matrix(g.Floats(row(k, 1e-20, -1, 3, 0, -1e-20)), k, cells, true, false)
-		y := g.under(g.Floats(row(k, 1, -5, 1e-9, 0)), q, mask, x)
+		x := grid{g.Floats(firsts(c, 1, 10, 100, 1000, 10000)), 1, cells, c}
+		mask := g.matrix(g.Floats(firsts(k, 1e-20, -1, 3, 0, -1e-20)), k, cells, true, false)
+		y := g.under(g.Floats(firsts(k, 1, -5, 1e-9, 0)), q, mask, x)
 		out := g.Keep(q * c)
 		g.Do(kernel.Add{Dst: out, A: y, B: g.Floats(make([]float32, c)), M: q, N: c, MB: 1})
 		g.Plan()
@@ -154,7 +156,7 @@ func TestUnder(t *testing.T) {
 		got := make([]float32, q*c)
 		must(t, s.Read(out, kernel.Bytes(got)))
 		// Cells 0 and 2; 1 and 4; 0 and 2; none.
-		for i, want := range row(c, 101./2, 10010./2, 101./2, 0) {
+		for i, want := range firsts(c, 101./2, 10010./2, 101./2, 0) {
 			if math.Abs(float64(got[i]-want)) > 1e-3*math.Abs(float64(want)) {
 				t.Errorf("%s: number %d is %v, want %v", d.name, i, got[i], want)
 			}
@@ -257,16 +259,10 @@ func TestAttentionPool(t *testing.T) {
 			position: constants.Add(2*c, func(dst []float32) { dst[c] = 0.5 })}
 		g := newGraph(&kernel.Program{})
 		g.Stage()
-		row := func(width int, numbers ...float32) (rows []float32) {
-			for _, x := range numbers {
-				rows = append(append(rows, x), make([]float32, width-1)...)
-			}
-			return rows
-		}
-		x := grid{g.Floats(append(row(c, 1, 10, 100, 1000, 10000), make([]float32, 3*c)...)), 1, cells, c}
-		mask := g.matrix(g.Floats(row(k, 2, -1, 3, 5, -1)), k, cells, true, false)
+		x := grid{g.Floats(append(firsts(c, 1, 10, 100, 1000, 10000), make([]float32, 3*c)...)), 1, cells, c}
+		mask := g.matrix(g.Floats(firsts(k, 2, -1, 3, 5, -1)), k, cells, true, false)
 		out, open := g.Keep(q*c), g.Keep(q*kernel.Panel)
-		p.run(g, out, open, g.Floats(row(k, 1, -7, 1e-3, 0)), q, mask, p.remember(g, x, q, mask.n, g.Temp))
+		p.run(g, out, open, g.Floats(firsts(k, 1, -7, 1e-3, 0)), q, mask, p.remember(g, x, q, mask.n, g.Temp))
 		g.Plan()
 		must(t, device.Load(constants))
 		s, err := device.Open(g.Program)
@@ -319,10 +315,7 @@ func TestOneSoftmax(t *testing.T) {
 		device, err := devices[1].open()
 		must(t, err)
 		m := loadSource(t, source, device)
-		p, err := m.NewPicture(90, 61)
-		must(t, err)
-		must(t, p.Write(testPixels("any", 90, 61)))
-		must(t, p.Encode())
+		p := newEncoded(t, m, "any", 90, 61)
 		o := Options{Threshold: NoThreshold, Presence: -1}
 		var got []float32
 		var sizes []int
@@ -403,10 +396,7 @@ func TestVocabulary(t *testing.T) {
 				device, err := devices[1].open()
 				must(t, err)
 				m := loadSource(t, source, device)
-				p, err := m.NewPicture(96, 64)
-				must(t, err)
-				must(t, p.Write(testPixels("wide", 96, 64)))
-				must(t, p.Encode())
+				p := newEncoded(t, m, "wide", 96, 64)
 				if limited {
 					if !slices.Equal(m.Labels, labels) || m.text != nil {
 						t.Errorf("labels %q, text encoder %v", m.Labels, m.text)

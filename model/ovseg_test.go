@@ -292,10 +292,7 @@ func TestVoidIsNotSeen(t *testing.T) {
 	device, err := devices[1].open()
 	must(t, err)
 	m := loadSource(t, source, device)
-	p, err := m.NewPicture(96, 64)
-	must(t, err)
-	must(t, p.Write(testPixels("wide", 96, 64)))
-	must(t, p.Encode())
+	p := newEncoded(t, m, "wide", 96, 64)
 	maps := labelMaps(t, p, []string{"dog", "sofa"})
 	if slices.ContainsFunc(p.crops.embeddings, func(e []float32) bool { return e != nil }) || slices.Max(maps) > 0 {
 		t.Errorf("CLIP has seen void, or a map is above zero: %v", slices.Max(maps))

@@ -170,11 +170,7 @@ func ConvertDetectron2(with Beside, tensors []quantize.Tensor, others []string) 
 		return x.ovseg(n, with, others)
 	}
 	labels := with.Names
-	s, err := readSettings(with.Settings, Settings{Mean: imageNetMean, Std: imageNetStd})
-	if err != nil {
-		return nil, Report{}, err
-	}
-	c, err := n.config(x, s)
+	s, c, err := n.settled(x, with, Settings{Mean: imageNetMean, Std: imageNetStd})
 	if err != nil {
 		return nil, Report{}, err
 	}
@@ -238,6 +234,17 @@ func refused(reasons ...refusal) error {
 		}
 	}
 	return nil
+}
+
+// settled reads the settings beside the tensors, of which others are those without, and finds
+// out what mask generator these are of.
+func (n detectron2Names) settled(x *converter, with Beside, others Settings) (Settings, *config, error) {
+	s, err := readSettings(with.Settings, others)
+	if err != nil {
+		return s, nil, err
+	}
+	c, err := n.config(x, s)
+	return s, c, err
 }
 
 // config finds out what mask generator the tensors are of.

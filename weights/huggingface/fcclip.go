@@ -36,11 +36,7 @@ func (x *converter) fcclip(n detectron2Names, with Beside, others []string) (*qu
 		return nil, Report{}, errMerges
 	}
 	isResNet := n.has(visual + "attnpool.")
-	s, err := readSettings(with.Settings, Settings{QuickGelu: isResNet, Mean: [3]float64{122.7709383, 116.7460125, 104.09373615}, Std: [3]float64{68.5005327, 66.6321579, 70.32316305}})
-	if err != nil {
-		return nil, Report{}, err
-	}
-	c, err := n.config(x, s)
+	s, c, err := n.settled(x, with, Settings{QuickGelu: isResNet, Mean: [3]float64{122.7709383, 116.7460125, 104.09373615}, Std: [3]float64{68.5005327, 66.6321579, 70.32316305}})
 	if err != nil {
 		return nil, Report{}, err
 	}

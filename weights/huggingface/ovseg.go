@@ -43,12 +43,8 @@ func (x *converter) ovseg(n detectron2Names, with Beside, others []string) (*qua
 		return nil, Report{}, errMerges
 	}
 	weight, prompts := 0.7, true
-	s, err := readSettings(with.Settings, Settings{Mean: imageNetMean, Std: imageNetStd, Short: 640, Long: 2560, QuickGelu: true,
+	s, c, err := n.settled(x, with, Settings{Mean: imageNetMean, Std: imageNetStd, Short: 640, Long: 2560, QuickGelu: true,
 		Threshold: 0.4, Weight: &weight, Prompts: &prompts})
-	if err != nil {
-		return nil, Report{}, err
-	}
-	c, err := n.config(x, s)
 	if err != nil {
 		return nil, Report{}, err
 	}
