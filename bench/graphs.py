@@ -150,7 +150,8 @@ def prepare(weights, picture):
     embeddings = torch.stack([embed(manifest, encoder, vocabulary, t) for t in PHRASES])
     share = network.stage2.weights(embeddings, config)
     # z = coef0·a + coef1·b + coef2 joins the decoder's logits with those of the second stage.
-    coef = torch.stack(((1 - share) * network.decoder.logit_scale.exp(), share * config["kappa"], -share * config["kappa"] * config["b0"]))
+    own = (1 - share * (1 - config["keep"])) * network.decoder.logit_scale.exp()
+    coef = torch.stack((own, share * config["kappa"], -share * config["kappa"] * config["b0"]))
     pixels = read_pixels(picture, config["size"])
     encoded = network.encode(pixels)
     out = {k: v[0] for k, v in network.segment(encoded, embeddings[None]).items()}

@@ -31,7 +31,7 @@ func newWeightFiles(t testing.TB) weightFiles {
 		c := testConfig()
 		newTestModel(t, c, source, scalar.New())
 		config, err := json.Marshal(map[string]any{"d": c.D, "dm": c.DM, "heads": c.Heads, "queries": c.Queries, "layers": c.Layers, "size": c.Size,
-			"pmp": c.PMP, "alpha": c.Alpha, "beta": c.Beta, "kappa": c.Kappa, "b0": c.B0, "seen_hi": c.SeenHi, "seen_lo": c.SeenLo, "theta": c.Theta,
+			"pmp": c.PMP, "alpha": c.Alpha, "beta": c.Beta, "keep": c.Keep, "kappa": c.Kappa, "b0": c.B0, "seen_hi": c.SeenHi, "seen_lo": c.SeenLo, "theta": c.Theta,
 			"templates": c.Templates, "presence": map[string]any{"bias": -5, "logit": 0.8, "peak": 0.4, "prompts": -0.2, "contrast": 0.1, "share": 2},
 			"contrast": map[string]any{"names": []string{"sky", "road"}, "below": 0.9, "most": 2},
 			"edges":    map[string]any{"epsilon": 0.001},
@@ -221,6 +221,7 @@ func TestHostileWeights(t *testing.T) {
 		{"threshold", config("theta", 1e300), runs},
 		{"kappa", config("kappa", -1e38), runs},
 		{"share", config("alpha", 1e30), runs},
+		{"keeps", config("keep", -1e30), runs},
 		{"long templates", config("templates", []string{strings.Repeat("{}", 3000), ""}), runs},
 		{"many contrasts", config("contrast", map[string]any{"names": slices.Repeat([]string{"a", ""}, 500), "below": 2, "most": 99}), runs},
 		{"no edges", config("edges", map[string]any{}), refused},

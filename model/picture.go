@@ -615,7 +615,7 @@ func (p *Picture) run(s segment, phrases []*phrase, owner []int32, seen, maps in
 	for i, ph := range phrases {
 		embeddings, rows = append(embeddings, ph.embedding...), append(rows, ph.row...)
 		owners[i] = owner[i]
-		coef[i] = (1 - ph.share) * m.tau
+		coef[i] = (1 - ph.share*(1-m.Config.Keep)) * m.tau
 		coef[s.slots+i] = ph.share * m.Config.Kappa
 		coef[2*s.slots+i] = -ph.share * m.Config.Kappa * m.Config.B0
 	}

@@ -80,6 +80,9 @@ func readConfig(m *weights.Manifest) (Config, error) {
 		c.Contrast = Contrast{Names: t.Texts("names"), Below: float32(t.Float("below")), Most: t.Int("most")}
 		c.Presence.Contrast = float32(p.Float("contrast"))
 	}
+	if f.Has("keep") {
+		c.Keep = float32(f.Float("keep"))
+	}
 	edges := f.Has("edges")
 	if edges {
 		c.Edges = float32(f.Fields("edges").Float("epsilon"))

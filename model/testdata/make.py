@@ -37,7 +37,7 @@ MARGIN = 1e-5          # far above rounding in 32 bits
 CONFIG = {
     "size": 256, "queries": 24, "layers": 3,
     "stage2": {"names": 48, "rank": 16, "trained": 5},
-    "alpha": 0.1, "beta": 0.7, "kappa": 12.0, "b0": 0.05, "seen_hi": 0.1, "seen_lo": -0.05,
+    "alpha": 0.1, "beta": 0.7, "keep": 0.3, "kappa": 12.0, "b0": 0.05, "seen_hi": 0.1, "seen_lo": -0.05,
     "presence": {"bias": -5.0, "logit": 0.8, "peak": 0.4, "prompts": -0.2},
 }
 TEXT = {"layers": 2, "max_tokens": 64}
@@ -311,7 +311,7 @@ class Reading:
                 near = (s["stage2.trained"] @ embeddings[g]).max().item()
                 share = np.interp(near, [config["seen_lo"], config["seen_hi"]], [config["beta"], config["alpha"]])
                 w.append(share)
-                z[:, t] = torch.maximum(z[:, t], (1 - share) * a[:, g] + share * config["kappa"] * (b[:, g] - config["b0"]))
+                z[:, t] = torch.maximum(z[:, t], (1 - share * (1 - config["keep"])) * a[:, g] + share * config["kappa"] * (b[:, g] - config["b0"]))
         P = z.softmax(-1)
         S = P[:, :-1].T @ masks
         best = P[:, :-1].amax(0)

@@ -3,6 +3,7 @@
 Everything is fitted on training photos that were kept out of the gradient (data.is_calibration) and on the ImageNet
 photos; the validation lists are not looked at.
 """
+import copy
 import json
 import math
 from pathlib import Path
@@ -11,10 +12,12 @@ import numpy as np
 import torch
 
 import data
-from network import load_published, logit, normalise, presence_score
+from network import joined, load_published, logit, normalise, presence_score
 from views import read_pixels
 
 RIDGE = 0.5
+THETAS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)
+EMPTY = 0.002                                                             # share of a picture below which a mask is (nearly) empty
 # Common names that are asked for beside the prompts to judge whether these are there. Names with a cosine of "below" or more to
 # a prompt are left out: they may be the same thing. More prompts than "most" are common names enough for one another.
 CONTRAST = {"names": """person, dog, cat, bird, horse, cow, car, bus, truck, bicycle, motorcycle, airplane, boat, train, chair, couch,
@@ -22,14 +25,27 @@ table, bed, tv, bottle, cup, bowl, potted plant, sky, tree, grass, road, buildin
 door, ceiling, food, book, bag, shoes, hair, skin, shirt, pants, dress, hat, jacket""".replace("\n", " ").split(", "), "below": 0.5, "most": 8}
 
 
+def targets(trunk, names_embedded, data_dir):
+    """What the ridge regression is fitted to: the centred rows of the published ImageNet classifier [1000,C], which the trunk is filled
+    with, and the kernel of their names [1000,1000]."""
+    classifier, _ = load_published(trunk, data_dir)
+    return normalise(classifier - classifier.mean(0)), ((names_embedded @ names_embedded.T - 1) / 0.3).exp()
+
+
+def rows_without(network, names_embedded, data_dir):
+    """The rows [1000,C] that the second stage would give to ImageNet's names, each as if its own row had not been fitted."""
+    rows, kernel = targets(copy.deepcopy(network.trunk), names_embedded, data_dir)
+    inverse = torch.linalg.inv(kernel + RIDGE * torch.eye(len(kernel)))
+    basis = network.stage2.coef_v
+    return normalise((rows - inverse @ rows / inverse.diagonal()[:, None]) @ basis.T @ basis)
+
+
 def fit_rows(network, names_embedded, pooled, rank, data_dir):
     """Kernel ridge from name vectors [1000,embed] to the centred rows of the ImageNet classifier, at low rank.
 
     pooled: average head features of ImageNet photos [n,1280]; their mean is the centre of the similarity.
     """
-    classifier, _ = load_published(network.trunk, data_dir)
-    rows = normalise(classifier - classifier.mean(0))                     # [1000,C]
-    kernel = ((names_embedded @ names_embedded.T - 1) / 0.3).exp()
+    rows, kernel = targets(network.trunk, names_embedded, data_dir)
     coefficients = torch.linalg.solve(kernel + RIDGE * torch.eye(len(kernel)), rows)
     # The best low rank for the predicted rows, not for the coefficients themselves.
     basis = torch.linalg.svd(kernel @ coefficients, full_matrices=False).Vh[:rank]
@@ -41,16 +57,15 @@ def fit_rows(network, names_embedded, pooled, rank, data_dir):
 class Request:
     """One picture asked for some names: what the network said and where the names are, at stride 8."""
 
-    def __init__(self, kind, out, b, w, beside, numbers, labels, things):
-        self.kind, self.beside, self.things = kind, beside, things
+    def __init__(self, kind, out, b, w, beside, numbers, labels, rows=()):
+        self.kind, self.beside, self.rows = kind, beside, rows
         self.a, self.v, self.b, self.w = out["a"], out["v"], b, w         # [Q,T], [Q], [Q,T], [T]
         self.masks = out["masks"][:, 1::2, 1::2].sigmoid().half()         # [Q,h,w]
         self.numbers, self.labels = numbers, labels                       # labels: [h,w], 255 = unknown
         self.present = torch.tensor([bool((labels == c).any()) for c in numbers])
 
     def chances(self, s, w=None):
-        w = self.w if w is None else torch.full_like(self.w, w)
-        z = (1 - w) * self.a + w * s["kappa"] * (self.b - s["b0"])
+        z = joined(self.a, self.b, self.w if w is None else torch.full_like(self.w, w), s)
         return torch.cat((z, self.v[:, None]), 1).softmax(-1)[:, :-1]
 
     def maps(self, s, w=None):
@@ -67,7 +82,7 @@ class Request:
         best, which = self.maps(s, w).max(0)
         known = self.labels != data.IGNORE
         if self.kind == "absent":
-            return [float((best > s["theta"]).float().mean() < 0.002)]
+            return [float((best > s["theta"]).float().mean() < EMPTY)]
         found = []
         for i in torch.nonzero(self.present).flatten().tolist():
             said, truth = (which == i) & (best > s["theta"]) & known, self.labels == self.numbers[i]
@@ -111,22 +126,31 @@ def collect(network, embeddings, index, classes, photos, common, unseen=()):
             # Each class goes by its first name.
             e = embeddings[[index[classes.names[c][0]] for c in numbers]]
             out, b, beside = ask(network, encoded, e, common)
-            things = classes.known["things"] - {classes.person}
-            requests.append(Request(kind, out, b, torch.zeros(len(numbers)), beside, numbers, labels, all(c in things for c in numbers)))
+            requests.append(Request(kind, out, b, torch.zeros(len(numbers)), beside, numbers, labels))
     return requests
 
 
 @torch.no_grad()
-def collect_new(network, embeddings, asks, common):
-    """Requests of one name alone for names that were never trained with masks. asks: (picture, index of the name in embeddings, is
-    it there)."""
+def collect_new(network, embeddings, rows, asks, common):
+    """Requests of one name alone for names that were never trained with masks, as if the second stage did not know them either.
+    rows: see rows_without; asks: (picture, index of the name in embeddings, is it there)."""
     requests = []
     for picture, which, there in asks:
-        e = embeddings[[which]]
-        out, b, beside = ask(network, network.encode(read_pixels(picture, network.config["size"])), e, common)
+        e, row = embeddings[[which]], rows[[which]]
+        out, _, beside = ask(network, network.encode(read_pixels(picture, network.config["size"])), e, common)
         labels = torch.full((1, 1), 1 if there else data.IGNORE)
-        requests.append(Request("new", out, b, network.stage2.weights(e, network.config), beside, [1], labels, False))
+        requests.append(Request("new", out, network.stage2.similarity(out["pooled"], e, row), network.stage2.weights(e, network.config),
+                                beside, [1], labels, row))
     return requests
+
+
+def told_apart(requests, s):
+    """Of the names of collect_new, the share of those that are there whose mask is not (nearly) empty, and of the others whose is."""
+    right = {True: [], False: []}
+    for r in requests:
+        there = bool(r.present[0])
+        right[there].append((float((r.maps(s)[0] > s["theta"]).float().mean()) >= EMPTY) == there)
+    return [float(np.mean(v)) for v in right.values()]
 
 
 def ask_for_new(data_dir, others, imagenet, new, count=120):
@@ -198,43 +222,45 @@ def calibrate(network, embeddings, index, common, imagenet, masked, data_dir, pe
     network.config["contrast"] = CONTRAST
     requests = collect(network, embeddings, index, classes, photos, common, left_out)
     print(f"calibration: {len(photos)} photos, {len(requests)} requests", flush=True)
-    s = {"theta": 0.5, "kappa": 0.0, "b0": 0.0, "beta": 0.8, "contrast": CONTRAST}
+    s = {"theta": 0.5, "kappa": 0.0, "b0": 0.0, "alpha": 0.0, "beta": 0.8, "keep": 1.0, "contrast": CONTRAST}
 
-    def best(name, values, chosen=requests, w=None, also=()):
-        tried = [(score(chosen, s | {name: v} | dict(also), w), v) for v in values]
+    def best(name, values, chosen=requests, w=None):
+        tried = [(score(chosen, s | {name: v}, w), v) for v in values]
         (mean, kinds), value = max(tried, key=lambda t: t[0][0])
         print(f"  {name} {value}: mean IoU {mean:.4f} {kinds} (tried " + ", ".join(f"{v}: {m[0]:.4f}" for m, v in tried) + ")", flush=True)
-        return mean, value
+        return value
 
     there = [r for r in requests if r.kind != "absent"]
-    s["theta"] = best("theta", (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65), there, w=0.0)[1]
-    # Names of things are treated as if they had not been trained, to find how far the second stage's word counts.
-    things = [r for r in requests if r.things]
+    s["theta"] = best("theta", THETAS, there, w=0.0)
+    # How far the second stage's word counts is found with names that have no masks.
+    network.config.update(s)
+    shares = network.stage2.weights(imagenet, network.config)
+    # Photos of names next to those left out are not asked for.
+    held = embeddings[[index[n] for c in sorted(left_out) for n in classes.names[c]]]
+    new = [i for i, share in enumerate(shares.tolist()) if i not in masked and share > s["beta"] / 2
+           and not (unseen and (held @ imagenet[i]).max() >= data.NEAR)]
+    known = lambda photo: [index[classes.names[c][0]] for c in np.unique(photo.labels()).tolist() if c in classes.names]
+    asks = ask_for_new(data_dir, [(p.picture, embeddings[known(p)]) for p in photos], imagenet, new)
+    untrained = collect_new(network, imagenet, rows_without(network, imagenet, data_dir), asks, common)
     results = []
     for kappa in (15, 20, 25, 32):
-        results.append((*best("b0", (-0.24, -0.16, -0.08, 0.0), things, s["beta"], {"kappa": kappa}.items()), kappa))
-    _, s["b0"], s["kappa"] = max(results)
-    s["alpha"] = best_alpha = 0.0
+        tried = [(told_apart(untrained, s | {"kappa": kappa, "b0": b0}), b0) for b0 in (-0.08, -0.04, 0.0, 0.04, 0.08, 0.12, 0.16)]
+        print(f"  kappa {kappa}: there, not there " + ", ".join(f"b0 {b0}: {f:.3f} {g:.3f}" for (f, g), b0 in tried), flush=True)
+        results += [(f + g, kappa, b0) for (f, g), b0 in tried]
+    _, s["kappa"], s["b0"] = max(results)
     top = -1.0
     for alpha in (0.0, 0.1, 0.2, 0.3):
         mean, kinds = score(there, s, alpha)
         print(f"  alpha {alpha}: mean IoU {mean:.4f} {kinds}", flush=True)
         if mean > top + 1e-3:                                             # none, unless it helps clearly
-            top, best_alpha = mean, alpha
-    s["alpha"] = best_alpha
+            top, s["alpha"] = mean, alpha
     for r in requests:
-        r.w[:] = best_alpha
-    s["theta"] = best("theta", (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65), there)[1]
+        r.w[:] = s["alpha"]
+    s["theta"] = best("theta", THETAS, there)
     network.config.update(s)
-    shares = network.stage2.weights(imagenet, network.config)
-    # Photos of names next to those left out are not asked for either.
-    held = embeddings[[index[n] for c in sorted(left_out) for n in classes.names[c]]]
-    new = [i for i, share in enumerate(shares.tolist()) if i not in masked and share > (s["alpha"] + s["beta"]) / 2
-           and not (unseen and (held @ imagenet[i]).max() >= data.NEAR)]
-    there = lambda photo: [index[classes.names[c][0]] for c in np.unique(photo.labels()).tolist() if c in classes.names]
-    requests += collect_new(network, imagenet, ask_for_new(data_dir, [(p.picture, embeddings[there(p)]) for p in photos], imagenet, new), common)
+    requests += untrained
     for r in requests:
-        r.contrast = r.evidence(s)[0] if r.beside is None else network.contrast(*r.beside, [[i] for i in range(len(r.numbers))])
+        r.contrast = r.evidence(s)[0] if r.beside is None else network.contrast(*r.beside, [[i] for i in range(len(r.numbers))], r.rows)
     s["presence"] = fit_presence(requests, s)
     right = {}
     for r in requests:

@@ -51,7 +51,7 @@ DEFAULTS = {
     },
     # Second stage (see SecondStage); the numbers are fitted by calibrate.py.
     "stage2": {"names": 1000, "rank": 128, "trained": 1},
-    "alpha": 0.0, "beta": 0.8, "kappa": 12.0, "b0": 0.0, "seen_hi": 0.95, "seen_lo": 0.6, "theta": 0.5,
+    "alpha": 0.0, "beta": 0.8, "keep": 0.0, "kappa": 12.0, "b0": 0.0, "seen_hi": 0.95, "seen_lo": 0.6, "theta": 0.5,
     "presence": {"bias": 0.0, "logit": 1.0, "peak": 0.0, "prompts": 0.0},
 }
 
@@ -509,9 +509,11 @@ class SecondStage(nn.Module):
         kernel = ((embeddings @ self.names.T - 1) / 0.3).exp()
         return normalise(kernel @ self.coef_u @ self.coef_v)
 
-    def similarity(self, pooled, embeddings):
-        """b [Q,T]: how well the pooled head features [Q,C] fit each prompt."""
-        return normalise(pooled.float() - self.center) @ self.rows(embeddings).T
+    def similarity(self, pooled, embeddings, rows=()):
+        """b [Q,T]: how well the pooled head features [Q,C] fit each prompt. rows, if given, are those of the first prompts."""
+        every = self.rows(embeddings)
+        every = torch.cat((rows, every[len(rows):])) if len(rows) else every
+        return normalise(pooled.float() - self.center) @ every.T
 
     def weights(self, embeddings, config):
         """w [T]: alpha for trained names, rising to beta with the distance to the nearest trained name."""
@@ -567,11 +569,12 @@ class Network(nn.Module):
         return {"z": z, "b": b, "w": w, "P": p, "S": s,
                 "score": presence_score(p[:, :-1].amax(0), peaks(s), share, config, contrast)}
 
-    def logits(self, out, embeddings):
-        """Logits of both stages together [Q,S], and what the second stage adds: its similarity b [Q,S] and share w [S]."""
+    def logits(self, out, embeddings, rows=()):
+        """Logits of both stages together [Q,S], and what the second stage adds: its similarity b [Q,S] and share w [S]. For rows
+        see SecondStage.similarity."""
         w = self.stage2.weights(embeddings, self.config)
-        b = self.stage2.similarity(out["pooled"], embeddings)
-        return (1 - w) * out["a"] + w * self.config["kappa"] * (b - self.config["b0"]), b, w
+        b = self.stage2.similarity(out["pooled"], embeddings, rows)
+        return joined(out["a"], b, w, self.config), b, w
 
     def beside(self, encoded, embeddings, common):
         """One picture's last prediction for the prompts [T,embed] and behind them common names, except those that are like one
@@ -582,12 +585,18 @@ class Network(nn.Module):
         everything = torch.cat((embeddings, common))
         return {k: v[0] for k, v in self.decoder(encoded, everything[None])[-1].items()}, everything
 
-    def contrast(self, out, everything, groups):
+    def contrast(self, out, everything, groups, rows=()):
         """The best query's P of each prompt in what beside returned; groups as for answer. An absent name that wins where it is
         asked for alone loses against common names that are there."""
-        z = self.logits(out, everything)[0]
+        z = self.logits(out, everything, rows)[0]
         z = torch.cat((*(z[:, g].amax(-1, keepdim=True) for g in groups), z[:, groups[-1][-1] + 1:], out["v"][:, None]), 1)
         return z.softmax(-1)[:, :len(groups)].amax(0)
+
+
+def joined(a, b, w, config):
+    """Logits of both stages together [Q,T]: the class head's a [Q,T] loses the share w [T] that the second stage gets, but for
+    the part keep of it, and the second stage's similarity b [Q,T] counts from b0 on."""
+    return (1 - w * (1 - config["keep"])) * a + w * config["kappa"] * (b - config["b0"])
 
 
 def peaks(s):
