@@ -21,9 +21,9 @@ type BaseConfig struct {
 	Mean, Std       [3]float32       // of pixels from 0 to 1
 	Short, Long     int              // sides of the encoded picture, at least and at most
 	Width, Height   int              // or its fixed size, whatever the picture's shape
-	Labels          []string         // what the network can name
-	Open            OpenConfig       // or how FC-CLIP does without a list, or with one and without a text encoder
-	Crops           *CropConfig      // or how CLIP names what lies under masks, nil if it does not
+	Labels          []string         // what the network can name, nil if it can name anything
+	Open            OpenConfig       // how FC-CLIP names it
+	Crops           *CropConfig      // how CLIP names what it sees of it, nil if it does not
 
 	// Prompt guidance, which "pmp import -pmp" adds.
 	PMP       bool
@@ -62,13 +62,13 @@ type base struct {
 	pixels interface {
 		run(g graph, f features) pyramid
 	}
-	class  linear    // a column for each label and one for void, in whole panels; OVSeg's, behind hidden, makes an embedding
+	class  linear    // a column for each name and one for void, in whole panels; OVSeg's, behind hidden, makes an embedding
 	hidden linear    // of OVSeg
 	open   *openHead // of FC-CLIP, in place of class
 	crops  *cropHead
 	names  []string  // that the labels list
 	of     []int32   // the label of each
-	known  []*phrase // what an FC-CLIP with labels knows of each
+	known  []*phrase // what a network knows of each that has them in place of CLIP's text encoder
 	model  *Model
 }
 
@@ -85,8 +85,7 @@ func LoadBase(manifest *weights.Manifest, device kernel.Device, precision Precis
 	if !c.sensible() {
 		return nil, ErrConfig
 	}
-	source, constants := stored{manifest}, &kernel.Constants{}
-	l := &loader{source: source, constants: constants, precision: precision}
+	l := &loader{source: stored{manifest}, constants: &kernel.Constants{}, precision: precision}
 	// What a network without calibration says of a prompt is its probability.
 	m := &Model{Config: Config{Theta: 0.5, Presence: Presence{Logit: 1}, Text: c.Text, Templates: c.Templates}, Labels: c.Labels, device: device}
 	b := &base{BaseConfig: c, model: m, trunk: c.Trunk.load(l, normalisation{c.Mean, c.Std})}
@@ -101,41 +100,38 @@ func LoadBase(manifest *weights.Manifest, device kernel.Device, precision Precis
 	}
 	m.decoder.maskDecoder = l.maskDecoder(shape)
 	m.network = b
-	read := m.readsWith
-	if c.Arch == FCCLIP {
+	switch {
+	case c.Arch == FCCLIP:
 		b.open = l.openHead(c.Open, shape, c.Trunk.channels()[3])
-		if c.Labels != nil {
-			b.known = l.known(len(b.names), c.Text.Embedding)
-		} else {
-			m.text, read = l.clipText(c.Text), m.readsWithCLIP
-		}
-	} else if c.Crops != nil && c.Crops.Hidden > 0 {
-		b.hidden, b.class = l.linear("class.mlp.0", c.D, c.Crops.Hidden), l.linear("class.mlp.1", c.Crops.Hidden, c.Text.Embedding)
-	} else {
+	case c.Crops == nil:
 		b.class = l.columns("class", c.D, len(c.Labels)+1)
-		if c.PMP {
-			m.text = l.textEncoder(c.Text)
-		}
+	case c.Crops.Hidden > 0:
+		b.hidden, b.class = l.linear("class.mlp.0", c.D, c.Crops.Hidden), l.linear("class.mlp.1", c.Crops.Hidden, c.Text.Embedding)
+	default:
+		b.class = l.columns("class", c.D, c.Crops.Classes+1)
 	}
+	known := len(b.names)
 	if c.Crops != nil {
-		b.crops, m.Labels = l.cropHead(*c.Crops), nil
-		m.text, read = l.clipText(c.Text), m.readsWithCLIP
+		b.crops = l.cropHead(*c.Crops)
+		known++ // other is known, too
 	}
-	if m.text != nil {
-		if err := read(manifest.Vocabulary(), source); err != nil {
-			return nil, err
-		}
+	switch {
+	case c.limited():
+		b.known = l.known(known, c.Text.Embedding)
+	case c.open():
+		m.text = l.clipText(c.Text)
+		err = m.readsWithCLIP(manifest.Vocabulary(), l.source)
+	case c.PMP:
+		m.text = l.textEncoder(c.Text)
+		err = m.readsWith(manifest.Vocabulary(), l.source)
 	}
-	if l.err != nil {
-		return nil, l.err
+	if err != nil {
+		return nil, err
 	}
-	if err := device.Load(constants); err != nil {
+	if err := m.put(l); err != nil {
 		return nil, err
 	}
 	if m.text != nil {
-		if m.encoder, err = m.newPhraseEncoder(); err != nil {
-			return nil, err
-		}
 		if err := m.keepWords(manifest); err != nil {
 			return nil, err
 		}
@@ -157,11 +153,16 @@ func (l *loader) columns(name string, in, out int) linear {
 	return f
 }
 
+// open tells whether CLIP names proposals, and limited whether it then knows but a list
+// of names, without a text encoder.
+func (c BaseConfig) open() bool    { return c.Arch == FCCLIP || c.Crops != nil }
+func (c BaseConfig) limited() bool { return c.open() && c.Labels != nil }
+
 // sensible is Config.sensible for these.
 func (c BaseConfig) sensible() bool {
-	reads := c.Text.sensible() && len(c.Templates) > 0
-	if c.Arch == FCCLIP && c.Labels != nil {
-		reads = multiple(c.Text.Embedding, 8, 4096, 8) && within(len(c.Labels), 1, MaxLabels)
+	reads, listed := c.Text.sensible() && len(c.Templates) > 0, within(len(c.Labels), 1, MaxLabels)
+	if c.limited() {
+		reads = multiple(c.Text.Embedding, 8, 4096, 8) && listed
 	}
 	ok := (!c.PMP || reads) &&
 		multiple(c.D, 16, 1024, 16) && multiple(c.DM, 8, 1024, 8) && multiple(c.Heads, 1, 64, 1) && c.D%c.Heads == 0 && c.D/c.Heads%8 == 0 &&
@@ -169,10 +170,9 @@ func (c BaseConfig) sensible() bool {
 	if c.Arch == FCCLIP {
 		ok = ok && reads && c.Open.sensible(c.Trunk.channels()[3])
 	} else if c.Crops != nil {
-		ok = ok && reads && !c.PMP && c.Crops.sensible() && c.Crops.ViT.Embedding == c.Text.Embedding &&
-			(c.Crops.Hidden > 0 || within(len(c.Labels), 1, MaxLabels))
+		ok = ok && reads && !c.PMP && c.Crops.sensible() && c.Crops.ViT.Embedding == c.Text.Embedding
 	} else {
-		ok = ok && within(len(c.Labels), 1, MaxLabels)
+		ok = ok && listed
 	}
 	if c.Arch == MaskFormer {
 		ok = ok && multiple(c.Pyramid, 4*groups, 1024, 4*groups)
@@ -474,7 +474,7 @@ func (b *base) find(name string) (int, error) {
 	return at, nil
 }
 
-// embed is Model.embed, or what stands in place of a text encoder.
+// embed is Model.embed, or looks up what stands in place of a text encoder.
 func (b *base) embed(names []string) ([]*phrase, error) {
 	if b.known == nil {
 		return b.model.embed(names)
@@ -497,8 +497,9 @@ func readBaseConfig(m *weights.Manifest) (BaseConfig, error) {
 		Arch: m.Arch, D: f.Int("d"), DM: f.Int("dm"), Heads: f.Int("heads"), FFN: f.Int("ffn"), Queries: f.Int("queries"), Layers: f.Int("layers"),
 	}
 	crops := m.Arch != FCCLIP && f.Has("clip")
-	closed := m.Arch != FCCLIP && !crops
-	if closed || f.Has("labels") {
+	open := m.Arch == FCCLIP || crops
+	limited := open && !f.Has("text")
+	if !open || limited {
 		c.Labels = f.Texts("labels")
 	}
 	switch t := f.Fields("trunk"); t.Text("kind") {
@@ -533,34 +534,29 @@ func readBaseConfig(m *weights.Manifest) (BaseConfig, error) {
 	default:
 		return c, ErrConfig
 	}
-	limited := m.Arch == FCCLIP && c.Labels != nil
 	c.PMP = f.Has("pmp") && f.Bool("pmp")
-	if (c.PMP || !closed) && !limited {
+	if (c.PMP || open) && !limited {
 		c.Templates = f.Texts("templates")
 	}
 	if err := f.Err(); err != nil {
 		return c, err
 	}
-	switch {
-	case m.Arch == FCCLIP:
-		if err := c.Open.read(m); err != nil {
-			return c, err
-		}
-		if limited {
-			var phrases int
-			return c, sides(m, labelTable, &phrases, &c.Text.Embedding)
-		}
-		return c, c.Text.readCLIP(m)
-	case crops:
-		var err error
-		if c.Crops, err = readCrops(m); err != nil {
-			return c, err
-		}
-		return c, c.Text.readCLIP(m)
-	case c.PMP:
-		return c, c.Text.read(m)
+	var err error
+	if crops {
+		c.Crops, err = readCrops(m)
+	} else if open {
+		err = c.Open.read(m)
 	}
-	return c, nil
+	switch {
+	case err != nil:
+	case limited:
+		err = sides(m, labelTable, new(int), &c.Text.Embedding)
+	case open:
+		err = c.Text.readCLIP(m)
+	case c.PMP:
+		err = c.Text.read(m)
+	}
+	return c, err
 }
 
 // threeOf reads a number for each colour.

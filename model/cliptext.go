@@ -1,6 +1,12 @@
 package model
 
-import "github.com/pmp-seg/pmp/kernel"
+import (
+	"slices"
+
+	"github.com/pmp-seg/pmp/kernel"
+	"github.com/pmp-seg/pmp/model/bpe"
+	"github.com/pmp-seg/pmp/weights"
+)
 
 // clipText is CLIP's text encoder: pre-norm layers in which a token sees those before
 // it. What the one that ends the text has become is projected to where pictures are.
@@ -74,4 +80,80 @@ func (l textLayer) run(g graph, x kernel.View, parts, n int, mask kernel.View) k
 	x = g.Temp(rows * d)
 	g.linearTo(x, g.linear(g.norm(y, none, rows, l.norm2), rows, l.ffn.linear1, l.ffn.act), rows, l.ffn.linear2, kernel.ActNone, y)
 	return x
+}
+
+// labelTable has what CLIP's text encoder has made of the names that the labels list,
+// and behind these of other, where CLIP sees proposals one at a time.
+const labelTable = "labels.embedding"
+
+func (l *loader) known(names, e int) []*phrase {
+	l.check(labelTable, names, e)
+	if l.err != nil {
+		return nil
+	}
+	known, all := make([]*phrase, names), make([]float32, names*e)
+	l.source.Read(labelTable, all)
+	for i := range known {
+		known[i] = &phrase{embedding: all[i*e:][:e]}
+		normalise(known[i].embedding)
+	}
+	return known
+}
+
+// Embeddings are what CLIP's text encoder makes of names, a row for each, as labelTable
+// has them. The manifest needs no other tensors than the text encoder's.
+func Embeddings(manifest *weights.Manifest, device kernel.Device, names []string) ([]float32, error) {
+	f := manifest.Fields()
+	c := Config{Templates: f.Texts("templates")}
+	if err := f.Err(); err != nil {
+		return nil, err
+	}
+	if err := c.Text.readCLIP(manifest); err != nil {
+		return nil, err
+	}
+	if !c.Text.sensible() || len(c.Templates) == 0 {
+		return nil, ErrConfig
+	}
+	l, m := &loader{source: stored{manifest}, constants: &kernel.Constants{}, precision: Float32}, &Model{Config: c, device: device}
+	m.text = l.clipText(c.Text)
+	if err := m.readsWithCLIP(manifest.Vocabulary(), l.source); err != nil {
+		return nil, err
+	}
+	if err := m.put(l); err != nil {
+		return nil, err
+	}
+	if f.Has("clip") {
+		names = append(slices.Clone(names), other)
+	}
+	phrases, err := m.embed(names)
+	var rows []float32
+	for _, p := range phrases {
+		rows = append(rows, p.embedding...)
+	}
+	return rows, err
+}
+
+// readsWithCLIP prepares what the host does with words.
+func (m *Model) readsWithCLIP(merges []byte, source Source) error {
+	t, err := bpe.New(merges, m.Config.Text.Vocab)
+	m.reads(t, source)
+	return err
+}
+
+// readCLIP reads the shape of CLIP's text encoder.
+func (c *TextConfig) readCLIP(m *weights.Manifest) error {
+	f := m.Fields().Fields("text")
+	*c = TextConfig{CLIP: true, Layers: f.Int("layers"), Heads: f.Int("heads"), QuickGelu: f.Bool("quick_gelu")}
+	if err := f.Err(); err != nil {
+		return err
+	}
+	for _, of := range []struct {
+		name          string
+		rows, columns *int
+	}{{wordTable, &c.Vocab, &c.Rank}, {"text.position", &c.MaxTokens, &c.Rank}, {"text.layers.0.linear1.weight", &c.FFN, &c.Width}, {"text.projection", &c.Embedding, &c.Rank}} {
+		if err := sides(m, of.name, of.rows, of.columns); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"github.com/pmp-seg/pmp/kernel"
-	"github.com/pmp-seg/pmp/model/bpe"
 	"github.com/pmp-seg/pmp/model/token"
 	"github.com/pmp-seg/pmp/weights"
 )
@@ -217,68 +216,6 @@ func dot(a, b []float32) (s float64) {
 	return s
 }
 
-// labelTable has what CLIP's text encoder has made of the names that the labels list.
-const labelTable = "labels.embedding"
-
-func (l *loader) known(names, e int) []*phrase {
-	l.check(labelTable, names, e)
-	if l.err != nil {
-		return nil
-	}
-	known, all := make([]*phrase, names), make([]float32, names*e)
-	l.source.Read(labelTable, all)
-	for i := range known {
-		known[i] = &phrase{embedding: all[i*e:][:e]}
-		normalise(known[i].embedding)
-	}
-	return known
-}
-
-// Embeddings are what the text encoder of an FC-CLIP makes of names, a row for each.
-// The manifest needs no other tensors than the text encoder's.
-func Embeddings(manifest *weights.Manifest, device kernel.Device, names []string) ([]float32, error) {
-	f := manifest.Fields()
-	c := Config{Templates: f.Texts("templates")}
-	if err := f.Err(); err != nil {
-		return nil, err
-	}
-	if err := c.Text.readCLIP(manifest); err != nil {
-		return nil, err
-	}
-	if !c.Text.sensible() || len(c.Templates) == 0 {
-		return nil, ErrConfig
-	}
-	source, constants := stored{manifest}, &kernel.Constants{}
-	l, m := &loader{source: source, constants: constants, precision: Float32}, &Model{Config: c, device: device}
-	m.text = l.clipText(c.Text)
-	if err := m.readsWithCLIP(manifest.Vocabulary(), source); err != nil {
-		return nil, err
-	}
-	if l.err != nil {
-		return nil, l.err
-	}
-	if err := device.Load(constants); err != nil {
-		return nil, err
-	}
-	var err error
-	if m.encoder, err = m.newPhraseEncoder(); err != nil {
-		return nil, err
-	}
-	phrases, err := m.embed(names)
-	var rows []float32
-	for _, p := range phrases {
-		rows = append(rows, p.embedding...)
-	}
-	return rows, err
-}
-
-// readsWithCLIP prepares what the host does with words.
-func (m *Model) readsWithCLIP(merges []byte, source Source) error {
-	t, err := bpe.New(merges, m.Config.Text.Vocab)
-	m.reads(t, source)
-	return err
-}
-
 // read reads what FC-CLIP's manifest says beside the mask generator's part.
 func (c *OpenConfig) read(m *weights.Manifest) error {
 	f := m.Fields()
@@ -306,22 +243,4 @@ func (c *OpenConfig) read(m *weights.Manifest) error {
 
 func (c OpenConfig) sensible(trunk int) bool {
 	return (c.Pool == 0 || trunk%poolHead == 0) && c.Alpha >= 0 && c.Alpha <= 1 && c.Beta >= 0 && c.Beta <= 1 && (c.Hidden == 0 || multiple(c.Hidden, 8, kernel.MaxK8, 8))
-}
-
-// readCLIP reads the shape of CLIP's text encoder.
-func (c *TextConfig) readCLIP(m *weights.Manifest) error {
-	f := m.Fields().Fields("text")
-	*c = TextConfig{CLIP: true, Layers: f.Int("layers"), Heads: f.Int("heads"), QuickGelu: f.Bool("quick_gelu")}
-	if err := f.Err(); err != nil {
-		return err
-	}
-	for _, of := range []struct {
-		name          string
-		rows, columns *int
-	}{{wordTable, &c.Vocab, &c.Rank}, {"text.position", &c.MaxTokens, &c.Rank}, {"text.layers.0.linear1.weight", &c.FFN, &c.Width}, {"text.projection", &c.Embedding, &c.Rank}} {
-		if err := sides(m, of.name, of.rows, of.columns); err != nil {
-			return err
-		}
-	}
-	return nil
 }

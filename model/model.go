@@ -46,21 +46,24 @@ func New(c Config, source Source, vocabulary []byte, device kernel.Device, preci
 	if err := m.readsWith(vocabulary, source); err != nil {
 		return nil, err
 	}
-	constants := &kernel.Constants{}
-	l := &loader{source: source, constants: constants, precision: precision}
+	l := &loader{source: source, constants: &kernel.Constants{}, precision: precision}
 	m.layOut(l)
-	if l.err != nil {
-		return nil, l.err
+	if err := m.put(l); err != nil {
+		return nil, err
 	}
 	m.tau = l.temperature()
-	if err := device.Load(constants); err != nil {
-		return nil, err
-	}
-	var err error
-	if m.encoder, err = m.newPhraseEncoder(); err != nil {
-		return nil, err
-	}
 	return m, nil
+}
+
+// put loads what was listed on the device, and prepares to read phrases if the network does.
+func (m *Model) put(l *loader) (err error) {
+	if l.err != nil {
+		return l.err
+	}
+	if err = m.device.Load(l.constants); err == nil && m.text != nil {
+		m.encoder, err = m.newPhraseEncoder()
+	}
+	return err
 }
 
 // layOut lists the parts of the network.

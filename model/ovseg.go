@@ -16,10 +16,10 @@ type CropConfig struct {
 	Threshold float64    // from which probability on a pixel is part of a mask
 	Scale     float64    // of cosines
 	// Hidden is the width of the middle of OVSeg's class head, which makes an embedding
-	// of each query. Where it is 0, the class head is that of a list of labels, and only
-	// what it says of void counts.
-	Hidden int
-	Share  float64 // CLIP's in what a proposal is, beside OVSeg's class head
+	// of each query. Where it is 0, the class head is that of a list of so many names, and
+	// only what it says of void counts.
+	Hidden, Classes int
+	Share           float64 // CLIP's in what a proposal is, beside OVSeg's class head
 }
 
 // cropHead is CLIP with its program: it encodes some crops at a time.
@@ -282,11 +282,13 @@ func nearest(i, in, out int) int {
 
 // cropped takes any prompts.
 func (b *base) cropped(names []string, owner []int32, prompts int) (namer, error) {
+	phrases, err := b.embed(names)
 	all := prompts
-	if prompts == 1 {
-		names, owner, all = append(slices.Clone(names), other), append(slices.Clone(owner), 1), 2
+	if err == nil && prompts == 1 {
+		var beside *phrase
+		beside, err = b.beside()
+		phrases, owner, all = append(phrases, beside), append(slices.Clone(owner), 1), 2
 	}
-	phrases, err := b.model.embed(names)
 	if err != nil {
 		return nil, err
 	}
@@ -299,9 +301,9 @@ func (b *base) cropped(names []string, owner []int32, prompts int) (namer, error
 		there := func(int) float64 { return 1 }
 		if b.crops.Hidden == 0 {
 			for i := range q {
-				softmax(class[i*width:][:len(b.Labels)+1])
+				softmax(class[i*width:][:b.crops.Classes+1])
 			}
-			there = func(i int) float64 { return 1 - float64(class[i*width+len(b.Labels)]) }
+			there = func(i int) float64 { return 1 - float64(class[i*width+b.crops.Classes]) }
 		}
 		if err := b.look(p, there); err != nil {
 			return nil, err
@@ -320,6 +322,18 @@ func (b *base) cropped(names []string, owner []int32, prompts int) (namer, error
 		}
 		return probabilities[:prompts*q], nil
 	}, nil
+}
+
+// beside is what the network knows of other.
+func (b *base) beside() (*phrase, error) {
+	if b.known != nil {
+		return b.known[len(b.names)], nil
+	}
+	phrases, err := b.model.embed([]string{other})
+	if err != nil {
+		return nil, err
+	}
+	return phrases[0], nil
 }
 
 // both is P of prompts where OVSeg's class head has made x of a query and CLIP has made y
@@ -360,18 +374,23 @@ func readCrops(m *weights.Manifest) (*CropConfig, error) {
 	c.Threshold, c.Scale = f.Float("threshold"), f.Float("scale")
 	threeOf(f, "mean", &c.Mean)
 	threeOf(f, "std", &c.Std)
+	var err error
 	if f.Has("share") {
 		c.Share = f.Float("share")
-		if err := sides(m, "class.mlp.0.weight", &c.Hidden, new(int)); err != nil {
-			return nil, err
-		}
+		err = sides(m, "class.mlp.0.weight", &c.Hidden, new(int))
+	} else {
+		err = sides(m, "class.weight", &c.Classes, new(int))
+		c.Classes-- // void is no name
+	}
+	if err != nil {
+		return nil, err
 	}
 	return c, c.ViT.read(m, f)
 }
 
 func (c *CropConfig) sensible() bool {
 	ok := c.ViT.sensible() && c.Threshold > 0 && c.Threshold < 1 && c.Scale > 0 && c.Scale <= 1000 && c.Share >= 0 && c.Share <= 1 &&
-		(c.Hidden == 0 || multiple(c.Hidden, 8, kernel.MaxK8, 8))
+		(multiple(c.Hidden, 8, kernel.MaxK8, 8) || c.Hidden == 0 && within(c.Classes, 1, MaxLabels))
 	for _, s := range c.Std {
 		ok = ok && s > 0
 	}

@@ -308,8 +308,8 @@ func TestClippedRefuses(t *testing.T) {
 		{"ovseg", `"share":0.7`, `"share":-0.1`}, {"ovseg", `"share":0.7`, `"none":0`}, {"ovseg", `"scale":100`, `"scale":0`}, {"ovseg", `"scale":100`, `"scale":1e9`},
 		{"ovseg", `"threshold":0`, `"threshold":1`}, {"ovseg", `"threshold":0`, `"threshold":-0`}, {"ovseg", `0.26862954`, `0`}, {"ovseg", `"mean":[0.48145466,`, `"mean":[`},
 		{"ovseg", `"layers":4,"heads":2`, `"layers":4,"heads":5`}, {"ovseg", `"layers":4,"heads":2`, `"layers":5,"heads":2`}, {"ovseg", `"layers":4,"heads":2`, `"layers":4000,"heads":2`},
-		{"ovseg", `"templates":[`, `"other":[`}, {"ovseg", `"clip":{`, `"other":{`}, {"clip", `"labels":[`, `"other":[`}, {"clip", `"clip":{`, `"clip":{"share":0.5,`},
-		{"clip", `"clip":{`, `"pmp":true,"clip":{`}, {"clip", `"dog",`, ``},
+		{"ovseg", `"templates":[`, `"other":[`}, {"ovseg", `"clip":{`, `"other":{`}, {"clip", `"clip":{`, `"other":{`}, {"clip", `"clip":{`, `"clip":{"share":0.5,`},
+		{"clip", `"clip":{`, `"pmp":true,"clip":{`},
 	} {
 		source := clipped[c.network](t)
 		refuses(t, source, c.old, c.new)
@@ -320,13 +320,14 @@ func TestClippedRefuses(t *testing.T) {
 		t.Errorf("with another tokenizer: %v", err)
 	}
 	for _, c := range []struct {
-		name  string
-		shape []int
+		network, name string
+		shape         []int
 	}{
-		{"vit.position", []int{16, 128}}, {"vit.position", []int{33*33 + 1, 128}}, {"vit.patch.weight", []int{128, 3 * 64}}, {"vit.patch.weight", []int{128, 3, 257, 257}},
-		{"vit.projection", []int{40, 128}}, {"class.void", []int{47}}, {"vit.masked.1", []int{1, 128}},
+		{"ovseg", "vit.position", []int{16, 128}}, {"ovseg", "vit.position", []int{33*33 + 1, 128}}, {"ovseg", "vit.patch.weight", []int{128, 3 * 64}},
+		{"ovseg", "vit.patch.weight", []int{128, 3, 257, 257}}, {"ovseg", "vit.projection", []int{40, 128}}, {"ovseg", "class.void", []int{47}},
+		{"ovseg", "vit.masked.1", []int{1, 128}}, {"clip", "class.weight", []int{1, 128}}, {"clip", "class.weight", []int{11, 128}}, {"clip", "class.bias", []int{11}},
 	} {
-		name, shape, source := c.name, c.shape, convertOVSeg(t)
+		name, shape, source := c.name, c.shape, clipped[c.network](t)
 		i := slices.IndexFunc(source.Tensors, func(x quantize.Tensor) bool { return x.Name == name })
 		n := 1
 		for _, s := range shape {

@@ -150,13 +150,44 @@ func TestImportBackbone(t *testing.T) {
 	}
 }
 
-// TestImportVocabulary gives an FC-CLIP a list of names in place of its text encoder.
+// TestImportVocabulary gives networks a list of names in place of CLIP's text encoder.
 func TestImportVocabulary(t *testing.T) {
-	const fixture = "../../model/testdata/fcclip.safetensors"
-	_, tensors, _ := checkpointtest.Read(t, fixture)
 	source := t.TempDir()
+	for _, name := range []string{"ovseg", "fcclip"} {
+		t.Run(name, func(t *testing.T) { importVocabulary(t, name, filepath.Join(source, name)) })
+	}
+	source = filepath.Join(source, "fcclip")
+	closed, ours := t.TempDir(), checkpoint(t, func(e []weights.Entry) []weights.Entry { return e })
+	config, tensors, _ := checkpointtest.Read(t, "../../model/testdata/mask2former.safetensors")
+	for name, data := range map[string][]byte{"config.json": config, "model.safetensors": quantize.Safetensors(checkpointtest.Entries(tensors...))} {
+		if err := os.WriteFile(filepath.Join(closed, name), data, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct{ from, names, want string }{
+		{source, "hole", "name 2 is empty"}, {source, "empty", "name 1 is empty"}, {source, "void", "no names"}, {source, "many", "at most 16384"}, {source, "missing", "missing"},
+		{closed, "names", "names of their own"}, {ours, "names", "small text encoder"},
+	} {
+		target := filepath.Join(t.TempDir(), "weights")
+		err := run([]string{"import", c.from, "-o", target, "-vocabulary", filepath.Join(source, c.names)}, &bytes.Buffer{})
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("-vocabulary %s: %v, want %q", c.names, err, c.want)
+		}
+		if _, err := os.Stat(target); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("-vocabulary %s: there is a folder: %v", c.names, err)
+		}
+	}
+}
+
+// importVocabulary does that to the fixture of a network, in a folder for it.
+func importVocabulary(t *testing.T, network, source string) {
+	fixture := "../../model/testdata/" + network + ".safetensors"
+	_, tensors, _ := checkpointtest.Read(t, fixture)
+	if err := os.Mkdir(source, 0o777); err != nil {
+		t.Fatal(err)
+	}
 	for name, data := range map[string][]byte{
-		"fcclip.pth": quantize.Safetensors(checkpointtest.Entries(tensors...)), "fcclip.txt": []byte("dog"), "fcclip.json": []byte(`{"short":64,"long":640}`),
+		network + ".pth": quantize.Safetensors(checkpointtest.Entries(tensors...)), network + ".txt": []byte("dog"), network + ".json": []byte(`{"short":64,"long":640,"heads":4}`),
 		"merges.txt": checkpointtest.Bytes(t, fixture, "merges"), "names": []byte("0:invalid_class_id\n1:dog,puppy\n2:sky\n"),
 		"hole": []byte("dog\n, \nsky\n"), "empty": nil, "void": []byte("0:invalid_class_id\n"), "many": []byte(strings.Repeat("dog\n", model.MaxLabels+1)),
 	} {
@@ -187,27 +218,6 @@ func TestImportVocabulary(t *testing.T) {
 	}
 	if len(sizes) != 2 || sizes[""] == 0 || sizes[""] >= sizes["vocab.txt"] {
 		t.Errorf("sizes by tokenizer: %v", sizes)
-	}
-
-	closed, ours := t.TempDir(), checkpoint(t, func(e []weights.Entry) []weights.Entry { return e })
-	config, tensors, _ := checkpointtest.Read(t, "../../model/testdata/mask2former.safetensors")
-	for name, data := range map[string][]byte{"config.json": config, "model.safetensors": quantize.Safetensors(checkpointtest.Entries(tensors...))} {
-		if err := os.WriteFile(filepath.Join(closed, name), data, 0o666); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, c := range []struct{ from, names, want string }{
-		{source, "hole", "name 2 is empty"}, {source, "empty", "name 1 is empty"}, {source, "void", "no names"}, {source, "many", "at most 16384"}, {source, "missing", "missing"},
-		{closed, "names", "names of their own"}, {ours, "names", "small text encoder"},
-	} {
-		target := filepath.Join(t.TempDir(), "weights")
-		err := run([]string{"import", c.from, "-o", target, "-vocabulary", filepath.Join(source, c.names)}, &bytes.Buffer{})
-		if err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("-vocabulary %s: %v, want %q", c.names, err, c.want)
-		}
-		if _, err := os.Stat(target); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("-vocabulary %s: there is a folder: %v", c.names, err)
-		}
 	}
 }
 

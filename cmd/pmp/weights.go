@@ -49,7 +49,7 @@ func importWeights(args []string, out io.Writer) error {
 	pmp := flags.Bool("pmp", false, "add prompt guidance to a public checkpoint, to be trained: until then it changes nothing")
 	backbone := flags.String("backbone", "", "`file` with a classifier of torchvision, whose ResNet takes the place of a public checkpoint's")
 	clip := flags.String("clip", "", "folder of a CLIP of the transformers library, which names the masks of a public checkpoint, so that it takes any prompt")
-	vocabulary := flags.String("vocabulary", "", "file of names, a line each with synonyms: an FC-CLIP keeps what it knows of these and loses its text encoder")
+	vocabulary := flags.String("vocabulary", "", "file of names, a line each with synonyms: an FC-CLIP, an OVSeg or what -clip makes keeps what it knows of these and loses its text encoder")
 	rest, err := parse(flags, args)
 	if err != nil {
 		return err
@@ -63,17 +63,16 @@ func importWeights(args []string, out io.Writer) error {
 		return fmt.Errorf("-store %s: it is f32, f16 or int8", *store)
 	}
 	public := huggingface.Is(rest[0])
-	if *pmp && !public {
-		return errors.New("-pmp is for public checkpoints; whether ours has prompt guidance is decided when it is trained")
-	}
-	if *backbone != "" && !public {
-		return errors.New("-backbone is for public checkpoints with a ResNet; ours has another image encoder")
-	}
-	if *clip != "" && !public {
-		return errors.New("-clip is for public checkpoints; ours has a second stage")
-	}
-	if *vocabulary != "" && !public {
-		return errors.New("-vocabulary is for an FC-CLIP; ours takes any words with a small text encoder")
+	for _, f := range []struct {
+		given      bool
+		name, ours string
+	}{
+		{*pmp, "-pmp", "whether ours has prompt guidance is decided when it is trained"}, {*backbone != "", "-backbone", "ours has another image encoder"},
+		{*clip != "", "-clip", "ours has a second stage"}, {*vocabulary != "", "-vocabulary", "ours takes any words with a small text encoder"},
+	} {
+		if f.given && !public {
+			return fmt.Errorf("%s is for public checkpoints; %s", f.name, f.ours)
+		}
 	}
 	var names []string
 	if *vocabulary != "" {

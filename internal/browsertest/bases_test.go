@@ -27,15 +27,15 @@ func basesOf(t *testing.T) map[string]quantize.Files {
 			source, _, err := huggingface.ConvertDetectron2(huggingface.Beside{Names: []string{"dog", "sofa, couch"}, Merges: checkpointtest.Bytes(t, path, "merges"),
 				Settings: []byte(`{"short":64,"long":640}`)}, tensors, others)
 			keepBase(t, name, source, err)
-			if name == "fcclip" {
-				keepBase(t, "fcclip-names", source, limit(source, "dog", "couch"))
+			if name != "fcclip-attention" {
+				keepBase(t, name+"-names", source, limit(source, "unicorn", "a red thing"))
 			}
 		}
 	})
 	return bases
 }
 
-// limit gives an FC-CLIP names in place of its text encoder.
+// limit gives a network names in place of CLIP's text encoder.
 func limit(source *quantize.Source, names ...string) error {
 	reader, err := huggingface.ReaderOf(source)
 	if err != nil {

@@ -1,13 +1,10 @@
 package huggingface
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
-	"github.com/pmp-seg/pmp/weights"
 	"github.com/pmp-seg/pmp/weights/quantize"
 )
 
@@ -36,7 +33,7 @@ func (x *converter) fcclip(n detectron2Names, with Beside, others []string) (*qu
 		return nil, Report{}, errMerges
 	}
 	isResNet := n.has(visual + "attnpool.")
-	s, c, err := n.settled(x, with, Settings{QuickGelu: isResNet, Mean: [3]float64{122.7709383, 116.7460125, 104.09373615}, Std: [3]float64{68.5005327, 66.6321579, 70.32316305}})
+	s, c, err := n.settled(x, with, Settings{QuickGelu: isResNet, Mean: times255(clipMean), Std: times255(clipStd)})
 	if err != nil {
 		return nil, Report{}, err
 	}
@@ -212,52 +209,4 @@ func (x *converter) unbiased(to, from string) {
 	}
 	x.put(to+".weight", t.Shape, t.Data)
 	x.tensors = append(x.tensors, zeros(to+".bias", t.Shape[0]))
-}
-
-// ReaderOf is the part of an FC-CLIP that reads.
-func ReaderOf(s *quantize.Source) (*quantize.Source, error) {
-	if s.Arch != fcclip || s.Vocabulary == nil {
-		return nil, errors.New("a vocabulary can only be given to an FC-CLIP, which has a text encoder; other networks have names of their own")
-	}
-	r := &quantize.Source{Arch: s.Arch, Config: s.Config, Vocabulary: s.Vocabulary, Store: weights.F32}
-	for _, t := range s.Tensors {
-		if isText(t) {
-			r.Tensors = append(r.Tensors, t)
-		}
-	}
-	return r, nil
-}
-
-func isText(t quantize.Tensor) bool { return strings.HasPrefix(t.Name, "text.") }
-
-// Names are those of a list: a line each, with or without numbers in front.
-func Names(list []byte) ([]string, error) {
-	names := lines(list)
-	if len(names) == 0 {
-		return nil, errors.New("it has no names")
-	}
-	for i, name := range names {
-		if strings.Trim(name, ", ") == "" {
-			return nil, fmt.Errorf("name %d is empty", i+1)
-		}
-	}
-	return names, nil
-}
-
-// Limit gives an FC-CLIP a list of names in place of its text encoder. Each may have
-// synonyms, separated by commas; embeddings has a row for each of these.
-func Limit(s *quantize.Source, names []string, embeddings []float32) error {
-	var config map[string]any
-	if err := json.Unmarshal(s.Config, &config); err != nil {
-		return err
-	}
-	delete(config, "text")
-	delete(config, "templates")
-	config["labels"] = names
-	e := embeddingOf(s)
-	s.Tensors = append(slices.DeleteFunc(slices.Clone(s.Tensors), isText), quantize.Tensor{Name: "labels.embedding", Shape: []int{len(embeddings) / e, e}, Data: embeddings})
-	s.Vocabulary = nil
-	var err error
-	s.Config, err = json.Marshal(config)
-	return err
 }

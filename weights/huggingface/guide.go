@@ -95,11 +95,6 @@ func Guide(s *quantize.Source, reader *weights.Manifest) error {
 	return err
 }
 
-// embeddingOf is the width of CLIP's embeddings.
-func embeddingOf(s *quantize.Source) int {
-	return len(s.Tensors[slices.IndexFunc(s.Tensors, func(t quantize.Tensor) bool { return t.Name == "class.void" })].Data)
-}
-
 // addReader adds the text encoder of reader, and returns the width of what becomes of a phrase.
 func addReader(s *quantize.Source, config map[string]any, reader *weights.Manifest) (width int, err error) {
 	f := reader.Fields()

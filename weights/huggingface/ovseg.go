@@ -38,6 +38,9 @@ type crops struct {
 // Of the pixels from 0 to 1 that CLIP sees.
 var clipMean, clipStd = [3]float64{0.48145466, 0.4578275, 0.40821073}, [3]float64{0.26862954, 0.26130258, 0.27577711}
 
+// times255 makes numbers for pixels from 0 to 255 of them.
+func times255(x [3]float64) [3]float64 { return [3]float64{255 * x[0], 255 * x[1], 255 * x[2]} }
+
 func (x *converter) ovseg(n detectron2Names, with Beside, others []string) (*quantize.Source, Report, error) {
 	if with.Merges == nil {
 		return nil, Report{}, errMerges
@@ -240,6 +243,7 @@ func AddCLIP(s *quantize.Source, clip CLIP) (Report, error) {
 	if t, ok := x.take("logit_scale"); ok && len(t.Data) == 1 {
 		head.Scale = min(math.Exp(float64(t.Data[0])), 100)
 	}
+	delete(settings, "labels")
 	settings["clip"], settings["templates"] = head, vild
 	settings["text"] = map[string]any{"layers": text.Layers, "heads": text.Heads, "quick_gelu": text.Activation == "quick_gelu"}
 	added, report, err := x.finish("clip", settings, clip.Others)
