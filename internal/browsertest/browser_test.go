@@ -23,9 +23,13 @@ type browser struct {
 }
 
 // patience is how long the whole suite may take in the browser. It takes about two minutes on two
-// cores; a busy machine needs more, and so does a graphics card made of software.
+// cores; a busy machine needs more, and so do a graphics card made of software and a checkpoint of
+// the usual size.
 func (b browser) patience() time.Duration {
-	if b.slow {
+	switch {
+	case os.Getenv("PMP_CHECKPOINT") != "":
+		return 50 * time.Minute
+	case b.slow:
 		return 16 * time.Minute
 	}
 	return 10 * time.Minute

@@ -13,8 +13,8 @@ const WORDS = ["cat", "dog", "sofa, couch", "helicopter"];
 
 const tests = [];
 /** Runs under /strict/ only, unless modes says more. f may return data for the server to check. */
-function test(name, f, modes = ["strict"]) {
-  if (modes.includes(mode) && (!only || name.includes(only))) tests.push({ name, f });
+function test(name, f, modes = ["strict"], minutes = mode.endsWith("card") ? 5 : 2) {
+  if (modes.includes(mode) && (!only || name.includes(only))) tests.push({ name, f, minutes });
 }
 
 class Skip extends Error {}
@@ -695,7 +695,7 @@ for (const precision of ["f32", "int8"]) {
       const { device, threads, memory, weights, times } = seg.report();
       return { device, threads, memory, weights, times, processor: await processor() - before };
     });
-  }, everywhere);
+  }, everywhere, 20);
 }
 
 // ---------------------------------------------------------------------------
@@ -1612,12 +1612,11 @@ async function send(what) {
 addEventListener("error", (e) => send({ log: `error: ${e.message}` }));
 addEventListener("unhandledrejection", (e) => send({ log: `unhandled: ${e.reason?.stack ?? e.reason}` }));
 
-for (const { name, f } of tests) {
+for (const { name, f, minutes } of tests) {
   const start = performance.now();
   const outcome = { test: name };
   try {
     // In the long run every test ends; one that hangs must not hide the others.
-    const minutes = mode.endsWith("card") ? 5 : 2;
     outcome.data = await Promise.race([f(), pause(minutes * 60_000).then(() => { throw new Error(`no end after ${minutes} minutes`); })]);
   } catch (e) {
     if (e instanceof Skip) outcome.skip = e.message;
