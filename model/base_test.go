@@ -426,6 +426,12 @@ func TestCheckpoint(t *testing.T) {
 		_, err = huggingface.ReadBackbone(source, backbone)
 		must(t, err)
 	}
+	if dir := filepath.Join(dir, "clip"); exists(dir) {
+		clip, err := huggingface.ReadCLIP(dir)
+		must(t, err)
+		_, err = huggingface.AddCLIP(source, clip)
+		must(t, err)
+	}
 	const picture = "checkpoint"
 	width, height := 320, 256
 	if _, ok := f["size"]; ok {
@@ -435,6 +441,9 @@ func TestCheckpoint(t *testing.T) {
 	var config map[string]any
 	must(t, json.Unmarshal(source.Config, &config))
 	config["picture"] = map[string]any{"width": width, "height": height, "mean": []float64{0.485, 0.456, 0.406}, "std": []float64{0.229, 0.224, 0.225}}
+	if _, ok := f["threshold"]; ok {
+		config["clip"].(map[string]any)["threshold"] = json.RawMessage(f.bytes(t, "threshold"))
+	}
 	source.Config, err = json.Marshal(config)
 	must(t, err)
 	device, err := devices[1].open()

@@ -42,11 +42,11 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    def __init__(self, width):
+    def __init__(self, width, widths=WIDTHS, depths=DEPTHS):
         super().__init__()
         self.stem = nn.Module()
         self.stem.conv1, self.stem.conv2, self.stem.conv3 = Conv(3, width // 2, 3, 2), Conv(width // 2, width // 2, 3), Conv(width // 2, width, 3)
-        for i, (out, depth) in enumerate(zip(WIDTHS, DEPTHS)):
+        for i, (out, depth) in enumerate(zip(widths, depths)):
             blocks = []
             for j in range(depth):
                 blocks.append(Block(width, out, 2 if i > 0 and j == 0 else 1, GRID[j] if i == 3 else 1))
@@ -94,4 +94,5 @@ def main():
     print("bytes", (HERE / "deep.safetensors").stat().st_size, "tensors", len(weights))
 
 
-main()
+if __name__ == "__main__":
+    main()

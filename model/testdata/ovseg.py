@@ -10,6 +10,7 @@ down here: its crops, its mask prompts and its ensemble. The fixture of OVSeg li
     PMP_CHECKPOINT=FOLDER go test ./model -run TestCheckpoint -v -timeout 60m
 
 makes a checkpoint in FOLDER whose layers have the usual size, in 32 bits, with 20 queries unless it is told how many: CLIP sees each of them.
+Swin-B with ViT-L/14 and R101c with ViT-B/16 are those that OVSeg's authors have published (swin-base, R101c).
 """
 import json
 import math
@@ -23,8 +24,9 @@ from safetensors.numpy import save_file
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, MaskFormerConfig, MaskFormerDetrConfig, MaskFormerForInstanceSegmentation, ResNetConfig, SwinConfig
 
+import deep
 import fcclip
-from base import HERE, MARGIN, MEAN, PICTURES, RESNET, STD, SWIN, load, mask2former, maskformer
+from base import HERE, MARGIN, MEAN, PICTURES, RESNET, STAGES, STD, SWIN, load, mask2former, maskformer
 from fcclip import PREDICTOR, PROMPTS, TEMPLATES, layer, normal, numbers, tokenizer
 from streams import fixture, picture, sampled, uniform
 
@@ -79,7 +81,8 @@ def fill(module, rename):
         else:
             state[k] = numbers(name, v.shape[::-1]).T if turned else numbers(name, v.shape)
     missing, unexpected = module.load_state_dict(state, strict=False)
-    assert not unexpected and all(m.startswith(("class_predictor", "criterion", "logit_scale")) or ".layernorm." in m or m.endswith("relative_position_index") for m in missing), missing
+    needless = ("relative_position_index", "num_batches_tracked")
+    assert not unexpected and all(m.startswith(("class_predictor", "criterion", "logit_scale")) or ".layernorm." in m or m.endswith(needless) for m in missing), missing
 
 
 def cut(pixels, inside, size):
@@ -250,18 +253,38 @@ def make_clip():
     c = small_clip()
     c["vision_config"].update(hidden_act="gelu", num_attention_heads=4)
     clip = load("clip", lambda: CLIPModel(configure(c, ends)))
-    results = {case: masks_of(model, network_input(case, size)[0]) for case, size in PICTURES.items()}
+    return merges, run_clip(model, clip, words, PICTURES)
+
+
+def run_clip(model, clip, words, pictures):
+    """What a CLIP makes of a network's masks in pictures; returns from which probability on a pixel was part of one."""
+    dtype = clip.logit_scale.dtype
+    results = {case: masks_of(model, network_input(case, size)[0].to(dtype)) for case, size in pictures.items()}
     threshold = chosen([whole for *_, whole in results.values()])
     scale = clip.logit_scale.exp().clamp(max=100) / 100
-    for case, size in PICTURES.items():
+    for case, size in pictures.items():
         out, masks, whole = results[case]
-        seen, there, crops, _ = look(whole, network_input(case, size)[1], clip, threshold)
+        seen, there, crops, _ = look(whole, network_input(case, size)[1].to(dtype), clip, threshold)
         # The same by transformers' own way.
-        assert torch.allclose(seen[there], normal(clip.visual_projection(clip.vision_model(pixel_values=crops).pooler_output)), atol=1e-9)
+        again = torch.cat([clip.vision_model(pixel_values=c).pooler_output for c in crops.split(4)])
+        assert torch.allclose(seen[there], normal(clip.visual_projection(again)), atol=1e-9 if dtype == torch.float64 else 1e-5)
         sampled(f"{case}/clip embedding", seen)
         anything = 1 - out.class_queries_logits[0].softmax(-1)[:, -1:]
         keep(case, clip, words, scale * seen, there, masks, lambda *_: anything, lambda first, second, there: first * second * there)
-    return merges, threshold
+    return threshold
+
+
+def whole_clip(vit):
+    """A CLIP of the usual size, its tokenizer and the merges of that."""
+    width, layers, patch, text = {"ViT-B/16": (768, 12, 16, 512), "ViT-L/14": (1024, 24, 14, 768)}[vit]
+    # Any list of merges will do, as long as there are so many.
+    merges = made_up_merges(49408 - 514)
+    words = tokenizer(merges)
+    clip = CLIPModel(configure(dict(
+        projection_dim=text, text_config=dict(hidden_size=text, intermediate_size=4 * text, num_hidden_layers=12, num_attention_heads=text // 64),
+        vision_config=dict(hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers, num_attention_heads=width // 64, patch_size=patch)),
+        dict(vocab_size=len(words), bos_token_id=len(words) - 2, eos_token_id=len(words) - 1, pad_token_id=len(words) - 1))).eval()
+    return clip, words, "\n".join(["#version: 0.2", *(" ".join(m) for m in merges)]) + "\n"
 
 
 def make_checkpoint(folder, encoder="swin-tiny", vit="ViT-B/16", queries=20):
@@ -272,17 +295,13 @@ def make_checkpoint(folder, encoder="swin-tiny", vit="ViT-B/16", queries=20):
         return middle + width * (2 * torch.rand(shape, generator=generator) - 1) / (32 if "mask_embed.layers.2" in name else 1)
     fcclip.draw = draw
     sizes = {"swin-tiny": dict(embed_dim=96, num_heads=[3, 6, 12, 24], depths=[2, 2, 6, 2], window_size=7),
-             "swin-base": dict(embed_dim=128, num_heads=[4, 8, 16, 32], depths=[2, 2, 18, 2], window_size=12)}[encoder]
-    width, layers, patch, text = {"ViT-B/16": (768, 12, 16, 512), "ViT-L/14": (1024, 24, 14, 768)}[vit]
-    # Any list of merges will do, as long as there are so many.
-    merges = made_up_merges(49408 - 514)
-    words = tokenizer(merges)
-    clip = CLIPModel(configure(dict(
-        projection_dim=text, text_config=dict(hidden_size=text, intermediate_size=4 * text, num_hidden_layers=12, num_attention_heads=text // 64),
-        vision_config=dict(hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers, num_attention_heads=width // 64, patch_size=patch)),
-        dict(vocab_size=len(words), bos_token_id=len(words) - 2, eos_token_id=len(words) - 1, pad_token_id=len(words) - 1))).eval()
-    model = MaskFormerForInstanceSegmentation(MaskFormerConfig(
-        backbone_config=SwinConfig(**sizes, out_features=["stage1", "stage2", "stage3", "stage4"]), decoder_config=MaskFormerDetrConfig(num_queries=int(queries)))).eval()
+             "swin-base": dict(embed_dim=128, num_heads=[4, 8, 16, 32], depths=[2, 2, 18, 2], window_size=12)}
+    widths, blocks = [256, 512, 1024, 2048], [3, 4, 23, 3]
+    backbone = SwinConfig(**sizes[encoder], out_features=STAGES) if encoder in sizes else ResNetConfig(hidden_sizes=widths, depths=[1] * 4, out_features=STAGES)
+    clip, words, merges = whole_clip(vit)
+    model = MaskFormerForInstanceSegmentation(MaskFormerConfig(backbone_config=backbone, decoder_config=MaskFormerDetrConfig(num_queries=int(queries)))).eval()
+    if encoder == "R101c":
+        model.model.pixel_level_module.encoder = deep.ResNet(128, widths, blocks).eval()
     fill(model, head_name)
     fill(clip, clip_name)
     with torch.no_grad():
@@ -290,7 +309,7 @@ def make_checkpoint(folder, encoder="swin-tiny", vit="ViT-B/16", queries=20):
     folder.mkdir(parents=True, exist_ok=True)
     torch.save({"model": {k: v.clone() for k, v in fcclip.weights.items()}}, folder / "ovseg.pth")
     (folder / "ovseg.json").write_text(json.dumps({"mask_threshold": threshold}))
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *(" ".join(m) for m in merges)]) + "\n", encoding="utf-8")
+    (folder / "merges.txt").write_text(merges, encoding="utf-8")
     fixture["prompts"] = np.frombuffer("\n".join(PROMPTS).encode(), np.uint8)
     save_file(fixture, folder / "expected.safetensors")
 
