@@ -2,8 +2,8 @@
 
     python fcclip.py [fcclip|fcclip-attention]
 
-Mask2Former, ConvNeXt and CLIP's text encoder are those of transformers; what FC-CLIP adds, and CLIP's ResNet, are written down
-here. A fixture lists the tensors by the names that an FC-CLIP checkpoint has for them, and their numbers come from these names.
+Mask2Former, ConvNeXt and CLIP's text encoder are those of transformers; what FC-CLIP adds is written down here. CLIP's ResNet, which
+transformers has not, and detectron2's names are those of weights/train. A fixture lists the tensors by the names that an FC-CLIP checkpoint has for them, and their numbers come from these names.
 
     python fcclip.py FOLDER CLIP [QUERIES WIDTH HEIGHT]
     PMP_CHECKPOINT=FOLDER go test ./model -run TestCheckpoint -v
@@ -30,20 +30,16 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection, ConvNextCo
 from base import HERE, MARGIN, MEAN, PICTURES, STAGES, STD, mask2former, rows, spread
 from streams import fixture, picture, sampled, uniform
 
-sys.path.append(str(HERE.parent / "bpe" / "testdata"))
-from bpe import tokenizer  # noqa: E402
+sys.path.insert(0, str(HERE.parents[1] / "weights" / "train"))
+from clip import TEMPLATES, ResNet, tokenizer  # noqa: E402
+from detectron2 import ENCODER, PREDICTOR, mask2former as head_name  # noqa: E402
 
-TEMPLATES = ["a photo of a {}.", "This is a photo of a {}", "There is a {} in the scene", "There is the {} in the scene", "a photo of a {} in the scene",
-             "a photo of a small {}.", "a photo of a medium {}.", "a photo of a large {}.", "This is a photo of a small {}.",
-             "This is a photo of a medium {}.", "This is a photo of a large {}.", "There is a small {} in the scene.",
-             "There is a medium {} in the scene.", "There is a large {} in the scene."]
 PROMPTS = ["dog, cat", "armchair, sofa", "Straßenbahn", "wall", "it's a 3rd <|endoftext|> thing"]
 TRAINED = ["dog", "sofa, couch", "potted plant", "cat"]
 KNOWN = [True, True, False, False, False]
 ALPHA, BETA = 0.4, 0.8
 EMBEDDING = 48                                        # of the small ones
-ENCODER = "model.pixel_level_module.encoder."
-CLIP, PREDICTOR, PIXELS = "backbone.clip_model.", "sem_seg_head.predictor.", "sem_seg_head.pixel_decoder."
+CLIP = "backbone.clip_model."
 
 
 def trunk_name(k):
@@ -63,23 +59,6 @@ def text_name(k):
     k = k.replace("text_model.", "").replace("embeddings.token_embedding", "token_embedding").replace("embeddings.position_embedding.weight", "positional_embedding")
     k = k.replace("final_layer_norm", "ln_final").replace("encoder.layers", "transformer.resblocks").replace("layer_norm", "ln_")
     return CLIP + k.replace("self_attn.", "attn.").replace("mlp.fc1", "mlp.c_fc").replace("mlp.fc2", "mlp.c_proj"), False
-
-
-def head_name(k):
-    """A tensor of transformers' Mask2Former in detectron2's names."""
-    k = k.replace("model.pixel_level_module.decoder.", PIXELS)
-    if k.startswith(PIXELS + "encoder"):
-        k = k.replace(".encoder.", ".transformer.encoder.", 1).replace("self_attn_layer_norm", "norm1").replace("final_layer_norm", "norm2").replace("fc", "linear")
-    k = k.replace("pixel_decoder.level_embed", "pixel_decoder.transformer.level_embed").replace("input_projections", "input_proj").replace("mask_projection", "mask_features")
-    k = re.sub(r"(adapter_1|layer_1)\.0\.", r"\1.", k)
-    k = re.sub(r"(adapter_1|layer_1)\.1\.", r"\1.norm.", k)
-    for part, theirs in (("self_attn_layer_norm", "self_attention_layers.#.norm"), ("cross_attn_layer_norm", "cross_attention_layers.#.norm"), ("final_layer_norm", "ffn_layers.#.norm"),
-                         ("fc1", "ffn_layers.#.linear1"), ("fc2", "ffn_layers.#.linear2"), ("cross_attn", "cross_attention_layers.#.multihead_attn"), ("self_attn", "self_attention_layers.#.self_attn")):
-        k = re.sub(rf"model\.transformer_module\.decoder\.layers\.(\d)\.{part}\b", lambda m: PREDICTOR + "transformer_" + theirs.replace("#", m[1]), k)
-    k = re.sub(r"model\.transformer_module\.decoder\.mask_predictor\.mask_embedder\.(\d)\.0", PREDICTOR + r"mask_embed.layers.\1", k)
-    for ours, theirs in (("decoder.layernorm", "decoder_norm"), ("queries_embedder", "query_embed"), ("queries_features", "query_feat"), ("level_embed", "level_embed")):
-        k = k.replace("model.transformer_module." + ours, PREDICTOR + theirs)
-    return k
 
 
 weights = {}                                          # of the checkpoint
@@ -108,43 +87,6 @@ def fill(module, rename):
             state[k] = numbers(name, v.shape[::-1]).T if turned else numbers(name, v.shape)
     missing, unexpected = module.load_state_dict(state, strict=False)
     assert not unexpected and all(m.startswith(("class_predictor", "criterion")) or m.endswith("num_batches_tracked") for m in missing), (missing, unexpected)
-
-
-class Bottleneck(nn.Module):
-    """A block of CLIP's ResNets, whose stride is a mean of cells."""
-
-    def __init__(self, channels, width, stride):
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width)
-        self.conv2, self.bn2 = nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
-        self.conv3, self.bn3 = nn.Conv2d(width, 4 * width, 1, bias=False), nn.BatchNorm2d(4 * width)
-        self.pool = nn.AvgPool2d(stride)
-        self.downsample = nn.Sequential(nn.Conv2d(channels, 4 * width, 1, bias=False), nn.BatchNorm2d(4 * width)) if stride > 1 or channels != 4 * width else None
-
-    def forward(self, x):
-        y = F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
-        return F.relu(self.bn3(self.conv3(self.pool(y))) + (x if self.downsample is None else self.downsample(self.pool(x))))
-
-
-class ClipResNet(nn.Module):
-    """The image encoder of CLIP, with open_clip's names."""
-
-    def __init__(self, width, depths, side, embedding):
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(3, width // 2, 3, 2, 1, bias=False), nn.BatchNorm2d(width // 2)
-        self.conv2, self.bn2 = nn.Conv2d(width // 2, width // 2, 3, 1, 1, bias=False), nn.BatchNorm2d(width // 2)
-        self.conv3, self.bn3 = nn.Conv2d(width // 2, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
-        channels = width
-        for i, depth in enumerate(depths):
-            blocks = []
-            for j in range(depth):
-                blocks.append(Bottleneck(channels, width << i, 2 if i > 0 and j == 0 else 1))
-                channels = 4 * width << i
-            self.add_module(f"layer{i + 1}", nn.Sequential(*blocks))
-        self.attnpool = nn.Module()
-        self.attnpool.positional_embedding = nn.Parameter(torch.empty(side * side + 1, channels))
-        for name in "qkvc":
-            self.attnpool.add_module(f"{name}_proj", nn.Linear(channels, embedding if name == "c" else channels))
 
 
 class ClipMaps(nn.Module):
@@ -222,7 +164,7 @@ def small(name):
     """A small FC-CLIP: its Mask2Former, what CLIP sees under masks, its text encoder, and the merges of its tokenizer."""
     if name == "fcclip-attention":
         model = mask2former(ResNetConfig(hidden_sizes=[64, 128, 256, 512], out_features=STAGES)).double().eval()
-        see = with_clip(model, ClipResNet(16, [1, 1, 1, 2], 3, EMBEDDING).double().eval())
+        see = with_clip(model, ResNet(16, [1, 1, 1, 2], 3, EMBEDDING).double().eval())
         width, heads, act = 128, 2, "quick_gelu"      # a head for each 64 channels
     else:
         model = mask2former(ConvNextConfig(hidden_sizes=[32, 64, 96, 160], depths=[1, 1, 2, 1], out_features=STAGES))
@@ -264,66 +206,67 @@ def whole(name, queries):
     return model, see, lambda sentences: clip.encode_text(words(sentences)), "\n".join(["#version: 0.2", *merges[1:]]) + "\n"
 
 
+def answer(model, see, x, text, counts, known, valid):
+    """What the network says of pixels [1,3,H,W]: text are the embeddings of all names of prompts, of which each has a count and is known or not,
+    and of void."""
+    e = text.shape[-1]
+    out = model.model(pixel_values=x, output_hidden_states=True)
+    stages, features = out.encoder_hidden_states, out.pixel_decoder_last_hidden_state
+    z, masks = out.transformer_decoder_intermediate_states[-1][:, 0], out.masks_queries_logits[-1]
+    coarse = F.interpolate(masks, size=stages[-1].shape[-2:], mode="bilinear", align_corners=False)
+    seen = pooled(rows(features), masks[0].flatten(1))
+    c = layer(norm(seen, PREDICTOR + "_mask_pooling_proj.0", 1e-5), PREDICTOR + "_mask_pooling_proj.1", z.shape[-1]) + z
+    for i, n in enumerate((z.shape[-1], z.shape[-1], e)):
+        c = layer(c, f"{PREDICTOR}class_embed.layers.{i}", n)
+        c = F.relu(c) if i < 2 else c
+    v = see(stages[-1], coarse[0])
+    there = (coarse[0].flatten(1) > 0).any(-1, keepdim=True)
+    first = classify(c, text, counts, PREDICTOR + "logit_scale")
+    second = classify(v, text, counts, CLIP + "logit_scale")
+    p_in, p_out = first[:, :-1].softmax(-1), second[:, :-1].softmax(-1)
+    share = torch.where(torch.tensor(known), ALPHA, BETA).to(text.dtype)
+    if valid:
+        share = share * there
+    joined = (p_in ** (1 - share) * p_out ** share).log().softmax(-1)
+    void = first.softmax(-1)[:, -1:]
+    p = torch.cat([joined * (1 - void), void], -1)
+    p = torch.log(p + 1e-8).softmax(-1)[:, :-1]
+    return {f"f{stride}": rows(f) for stride, f in zip((4, 8, 16, 32), stages)} | {
+        "masks": masks, "coarse": coarse, "class embedding": c, "class logits": first, "clip embedding": v.where(there, 0.0) if valid else v, "there": there,
+        "void": void, "probabilities": p.T, "scores": torch.einsum("qc,qhw->chw", p, masks[0].sigmoid()).flatten(1)}
+
+
+def texts(read, prompts):
+    """Unit embeddings of all names that prompts list, and how many each has."""
+    synonyms = [p.replace(", ", ",").split(",") for p in prompts]
+    text = normal(read([t.format(n) for names in synonyms for n in names for t in TEMPLATES]))
+    return normal(text.unflatten(0, (-1, len(TEMPLATES))).mean(1)), [len(s) for s in synonyms]
+
+
 @torch.no_grad()
 def run(model, see, read, pictures, prompts, valid, least):
     """Keeps what the network says of pictures. With valid, as FC-CLIP has it for ResNets, CLIP has no share in masks that hold no cell of its
     map. No mask logit that matters is nearer to zero than least."""
-    names, counts = [], []
-    for prompt in prompts:
-        synonyms = prompt.replace(", ", ",").split(",")
-        names += synonyms
-        counts.append(len(synonyms))
-    text = normal(read([t.format(n) for n in names for t in TEMPLATES]))
-    e = text.shape[-1]
-    text = normal(text.reshape(len(names), len(TEMPLATES), e).mean(1))
+    text, counts = texts(read, prompts)
     sampled("text", text)
-    text = torch.cat([text, normal(numbers("void_embedding.weight", (1, e)))])
+    text = torch.cat([text, normal(numbers("void_embedding.weight", (1, text.shape[-1])))])
 
     for case, (width, height) in pictures.items():
         x = torch.from_numpy((picture(case, width, height) / 255.0 - MEAN) / STD).permute(2, 0, 1)[None].to(text.dtype)
         steering = []
         hook = model.model.transformer_module.decoder.mask_predictor.register_forward_hook(
             lambda _, args, out: steering.append(F.interpolate(out[0], size=args[2], mode="bilinear", align_corners=False)))
-        out = model(pixel_values=x, output_hidden_states=True)
+        found = answer(model, see, x, text, counts, KNOWN, valid)
         hook.remove()
-        stages, features = model.model.pixel_level_module.encoder(x).feature_maps, out.pixel_decoder_last_hidden_state
-        z, masks = out.transformer_decoder_last_hidden_state.squeeze(), out.masks_queries_logits
-        z = model.model.transformer_module.decoder.layernorm(z)
-        assert torch.allclose(model.class_predictor(z), out.class_queries_logits[0], atol=1e-9)
-        for stride, f in zip((4, 8, 16, 32), stages):
-            sampled(f"{case}/f{stride}", rows(f))
-        coarse = F.interpolate(masks, size=stages[-1].shape[-2:], mode="bilinear", align_corners=False)
-
-        seen = pooled(rows(features), masks[0].flatten(1))
-        c = layer(norm(seen, PREDICTOR + "_mask_pooling_proj.0", 1e-5), PREDICTOR + "_mask_pooling_proj.1", z.shape[-1]) + z
-        for i, n in enumerate((z.shape[-1], z.shape[-1], e)):
-            c = layer(c, f"{PREDICTOR}class_embed.layers.{i}", n)
-            c = F.relu(c) if i < 2 else c
-        sampled(f"{case}/class embedding", c)
-        v = see(stages[-1], coarse[0])
-        there = (coarse[0].flatten(1) > 0).any(-1, keepdim=True)
-        assert there.any(), "no mask holds a cell"
-        sampled(f"{case}/clip embedding", v.where(there, 0.0) if valid else v)
-        if valid:
-            sampled(f"{case}/there", there)
-
-        first = classify(c, text, counts, PREDICTOR + "logit_scale")
-        second = classify(v, text, counts, CLIP + "logit_scale")
-        p_in, p_out = first[:, :-1].softmax(-1), second[:, :-1].softmax(-1)
-        share = torch.where(torch.tensor(KNOWN), ALPHA, BETA).to(text.dtype)
-        if valid:
-            share = share * there
-        joined = (p_in ** (1 - share) * p_out ** share).log().softmax(-1)
-        void = first.softmax(-1)[:, -1:]
-        p = torch.cat([joined * (1 - void), void], -1)
-        p = torch.log(p + 1e-8).softmax(-1)[:, :-1]
-        sampled(f"{case}/probabilities", p.T)
-        sampled(f"{case}/scores", torch.einsum("qc,qhw->chw", p, masks[0].sigmoid()).flatten(1))
+        assert found["there"].any(), "no mask holds a cell"
+        for name in ("f4", "f8", "f16", "f32", "class embedding", "clip embedding", *["there"][:valid], "probabilities", "scores"):
+            sampled(f"{case}/{name}", found[name])
+        masks, coarse, p = found["masks"], found["coarse"], found["probabilities"]
         for what, logits in [("masks", masks), ("coarse", coarse), *((f"steering {i}", s) for i, s in enumerate(steering[:-1]))]:
             margin = (logits.abs().min() / logits.std()).item()
             print(case, what, "inside", round((logits > 0).double().mean().item(), 2), "empty", int((logits[0].flatten(1) > 0).sum(-1).eq(0).sum()), "margin", margin)
             assert margin > least, "change SALT"
-        print(case, "P", p.max(0).values, "void", void.mean())
+        print(case, "P", p.max(-1).values, "void", found["void"].mean())
 
     for key, value in {"prompts": "\n".join(prompts), "trained": "\n".join(TRAINED)}.items():
         fixture[key] = np.frombuffer(value.encode(), np.uint8)

@@ -56,15 +56,23 @@ func (x *converter) fcclip(n detectron2Names, with Beside, others []string) (*qu
 		s.TextHeads = max(width/64, 1)
 	}
 	x.openHead(isResNet)
+	guided := n.has(guidance)
+	if guided {
+		x.trainedGuidance(c.DecoderLayers - 1)
+	}
 	x.alias = n.of
 	x.mask2former(c)
-	source, report, err := x.finish(fcclip, map[string]any{
+	settings := map[string]any{
 		"picture": s.picture(), "dm": c.MaskSize, "d": c.Hidden, "heads": c.Heads, "ffn": c.FFN, "queries": c.Queries, "layers": c.DecoderLayers - 1,
 		"pixels": map[string]any{"layers": c.EncoderLayers, "ffn": c.EncoderFFN},
 		"trunk":  trunk,
 		"text":   map[string]any{"layers": layers, "heads": s.TextHeads, "quick_gelu": s.QuickGelu},
 		"alpha":  s.Alpha, "beta": s.Beta, "templates": vild,
-	}, others)
+	}
+	if guided {
+		settings["pmp"] = true
+	}
+	source, report, err := x.finish(fcclip, settings, others)
 	if err != nil {
 		return nil, report, err
 	}

@@ -125,3 +125,41 @@ func TestReadFCCLIP(t *testing.T) {
 		t.Errorf("guidance beside guidance: %v", err)
 	}
 }
+
+// Guidance that was trained is in the file itself.
+func TestFCCLIPGuidance(t *testing.T) {
+	_, tensors, _ := checkpoint(t, "fcclip")
+	source, _, err := ConvertDetectron2(openBeside, tensors, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := len(source.Tensors)
+	if err := Guide(source, nil); err != nil {
+		t.Fatal(err)
+	}
+	added := source.Tensors[plain:]
+	for i, x := range added {
+		for j := range x.Data {
+			x.Data[j] += float32(i) + 0.5
+		}
+	}
+	got, report, err := ConvertDetectron2(openBeside, slices.Concat(tensors, added), nil)
+	if err != nil || len(report.Unused) > 0 || !strings.Contains(string(got.Config), `"pmp":true`) || len(got.Tensors) != len(source.Tensors) {
+		t.Fatalf("unused %v, %v", report.Unused, err)
+	}
+	for _, want := range added {
+		i := slices.IndexFunc(got.Tensors, func(x quantize.Tensor) bool { return x.Name == want.Name })
+		if i < 0 || !slices.Equal(got.Tensors[i].Data, want.Data) {
+			t.Errorf("%s is not what was trained", want.Name)
+		}
+	}
+	if err := Guide(got, nil); err != ErrGuided {
+		t.Errorf("more guidance: %v", err)
+	}
+	for i, x := range added {
+		_, report, err := ConvertDetectron2(openBeside, slices.Concat(tensors, slices.Delete(slices.Clone(added), i, i+1)), nil)
+		if err == nil || !slices.Equal(report.Missing, []string{x.Name}) {
+			t.Errorf("without %s: missing %v, %v", x.Name, report.Missing, err)
+		}
+	}
+}

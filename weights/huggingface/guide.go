@@ -80,12 +80,8 @@ func Guide(s *quantize.Source, reader *weights.Manifest) error {
 		return err
 	}
 
-	steps := []string{"decoder.text_first"}
-	for i := range of.Layers {
-		steps = append(steps, fmt.Sprintf("decoder.layers.%d.text", i))
-	}
-	s.Tensors = append(s.Tensors, random("decoder.text_proj.weight", of.D, width), zeros("decoder.text_proj.bias", of.D), random("decoder.null_key", of.D))
-	for _, step := range steps {
+	s.Tensors = append(s.Tensors, random(textProjection+".weight", of.D, width), zeros(textProjection+".bias", of.D), random(nullKey, of.D))
+	for _, step := range textSteps(of.Layers) {
 		for _, part := range []string{".q", ".k", ".v"} {
 			s.Tensors = append(s.Tensors, random(step+part+".weight", of.D, of.D), zeros(step+part+".bias", of.D))
 		}
@@ -93,6 +89,29 @@ func Guide(s *quantize.Source, reader *weights.Manifest) error {
 	}
 	s.Config, err = json.Marshal(config)
 	return err
+}
+
+const guidance, textProjection, nullKey = "decoder.", "decoder.text_proj", "decoder.null_key"
+
+// textSteps are the attentions from queries to prompts: before the first layer, and in each.
+func textSteps(layers int) []string {
+	steps := []string{"decoder.text_first"}
+	for i := range layers {
+		steps = append(steps, fmt.Sprintf("decoder.layers.%d.text", i))
+	}
+	return steps
+}
+
+// trainedGuidance takes guidance that was trained with a network, from a file that has it
+// by our own names.
+func (x *converter) trainedGuidance(layers int) {
+	x.linear(textProjection, textProjection)
+	x.copy(nullKey, nullKey)
+	for _, step := range textSteps(layers) {
+		for _, part := range []string{".q", ".k", ".v", ".out"} {
+			x.linear(step+part, step+part)
+		}
+	}
 }
 
 // addReader adds the text encoder of reader, and returns the width of what becomes of a phrase.

@@ -48,57 +48,61 @@ func TestBases(t *testing.T) { python(t, "test_bases.py") }
 
 // What a run exports answers here as it does in PyTorch.
 func TestExport(t *testing.T) {
-	for _, name := range []string{"mask2former-resnet", "mask2former-swin", "maskformer-resnet", "maskformer-swin"} {
-		dir := t.TempDir()
-		python(t, "test_bases.py", "export", name, dir)
-		imported := filepath.Join(dir, "weights")
-		if out, err := exec.Command("go", "run", "../../cmd/pmp", "import", "-store", "f32", "-o", imported, filepath.Join(dir, "export")).CombinedOutput(); err != nil {
-			t.Fatalf("import: %v\n%s", err, out)
-		}
-		var want struct {
-			Width, Height int
-			Pixels        []int
-			Prompts       []string
-			Scores        [][]float32
-		}
-		data, err := os.ReadFile(filepath.Join(dir, "expected.json"))
-		must(t, err)
-		must(t, json.Unmarshal(data, &want))
-		manifest, err := engine.ReadWeights(imported)
-		must(t, err)
-		device, err := simd.New()
-		must(t, err)
-		m, err := engine.Build(manifest, device, model.Float32)
-		must(t, err)
-		p, err := m.NewPicture(want.Width, want.Height)
-		must(t, err)
-		rgba := make([]byte, len(want.Pixels))
-		for i, x := range want.Pixels {
-			rgba[i] = byte(x)
-		}
-		must(t, p.Write(rgba))
-		must(t, p.Encode())
-		// off is the largest error, as a part of the largest score.
-		off := func(o model.Options) float64 {
-			r, err := p.Segment(want.Prompts, o)
-			must(t, err)
-			worst, most := 0.0, 0.0
-			for i, scores := range want.Scores {
-				s, _ := r.Map(i)
-				if len(s) < len(scores) {
-					t.Fatalf("a map of %d cells, want %d", len(s), len(scores))
-				}
-				for j, x := range scores {
-					worst, most = max(worst, math.Abs(float64(s[j]-x))), max(most, float64(x))
-				}
-			}
-			return worst / most
-		}
-		read, unread := off(model.Options{}), off(model.Options{Unguided: true})
-		t.Logf("%s: off by %.1e, without its prompts by %.1e", name, read, unread)
-		if !(read < 1e-4) || !(unread > 100*read) {
-			t.Errorf("%s: off by %.1e, want less than 1e-4; without its prompts by %.1e, want more", name, read, unread)
-		}
-		must(t, m.Close())
+	for _, name := range []string{"fcclip", "fcclip-attention", "mask2former-resnet", "mask2former-swin", "maskformer-resnet", "maskformer-swin"} {
+		t.Run(name, func(t *testing.T) { exports(t, name) })
 	}
+}
+
+func exports(t *testing.T, name string) {
+	dir := t.TempDir()
+	python(t, "test_bases.py", "export", name, dir)
+	imported := filepath.Join(dir, "weights")
+	if out, err := exec.Command("go", "run", "../../cmd/pmp", "import", "-store", "f32", "-o", imported, filepath.Join(dir, "export")).CombinedOutput(); err != nil {
+		t.Fatalf("import: %v\n%s", err, out)
+	}
+	var want struct {
+		Width, Height int
+		Pixels        []int
+		Prompts       []string
+		Scores        [][]float32
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "expected.json"))
+	must(t, err)
+	must(t, json.Unmarshal(data, &want))
+	manifest, err := engine.ReadWeights(imported)
+	must(t, err)
+	device, err := simd.New()
+	must(t, err)
+	m, err := engine.Build(manifest, device, model.Float32)
+	must(t, err)
+	p, err := m.NewPicture(want.Width, want.Height)
+	must(t, err)
+	rgba := make([]byte, len(want.Pixels))
+	for i, x := range want.Pixels {
+		rgba[i] = byte(x)
+	}
+	must(t, p.Write(rgba))
+	must(t, p.Encode())
+	// off is the largest error, as a part of the largest score.
+	off := func(o model.Options) float64 {
+		r, err := p.Segment(want.Prompts, o)
+		must(t, err)
+		worst, most := 0.0, 0.0
+		for i, scores := range want.Scores {
+			s, _ := r.Map(i)
+			if len(s) < len(scores) {
+				t.Fatalf("a map of %d cells, want %d", len(s), len(scores))
+			}
+			for j, x := range scores {
+				worst, most = max(worst, math.Abs(float64(s[j]-x))), max(most, float64(x))
+			}
+		}
+		return worst / most
+	}
+	read, unread := off(model.Options{}), off(model.Options{Unguided: true})
+	t.Logf("%s: off by %.1e, without its prompts by %.1e", name, read, unread)
+	if !(read < 1e-4) || !(unread > 100*read) {
+		t.Errorf("%s: off by %.1e, want less than 1e-4; without its prompts by %.1e, want more", name, read, unread)
+	}
+	must(t, m.Close())
 }

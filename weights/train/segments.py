@@ -15,6 +15,18 @@ import data
 from names import clean
 
 
+def phrases_of(label):
+    """The names that a label lists: "sofa, couch" has two."""
+    return [p.strip() for p in label.split(",") if p.strip()]
+
+
+def matched(labels, names):
+    """The label of each of the photos' class names, and the names that no label has: then the names are to be the labels."""
+    number = {p: i for i, label in reversed(list(enumerate(labels))) for p in [*phrases_of(label), label]}
+    missing = [n for n in names if n not in number]
+    return list(range(len(names))) if missing else [number[n] for n in names], missing
+
+
 @dataclass
 class Segments:
     """A photo: pixels [H,W,3], which segment each belongs to [H,W] (0 = none), and the class numbers of segments 1, 2, …"""

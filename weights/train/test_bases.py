@@ -1,4 +1,4 @@
-"""Tests of bases.py and segments.py: python test_bases.py. bases_test.go runs them where torch and transformers are installed.
+"""Tests of bases.py and what it uses: python test_bases.py. bases_test.go runs them where torch and transformers are installed.
 
     python test_bases.py export BASE FOLDER
 
@@ -23,10 +23,20 @@ import transformers
 from torch import nn
 
 import bases
+import clip
+import detectron2
+import guided as network
+import opened
+import published
 import segments
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE.parents[1] / "model/testdata"))
+import fcclip as oracle  # noqa: E402
+
 TINY = sorted(p.name for p in (HERE / "tiny").iterdir())
+OPEN = [name for name in TINY if opened.has(HERE / "tiny" / name)]
+LIBRARY = [name for name in TINY if name not in OPEN]
 NAMES = ["dog", "cat", "tree-merged", "sky-other-merged", "potted plant", "road"]
 COLOURS = [(250, 10, 10), (10, 250, 10), (10, 10, 250), (250, 250, 10), (10, 250, 250), (250, 10, 250)]
 IDS = [7, 300, 70_000]
@@ -68,18 +78,40 @@ def run(*args):
     return torch.load(Path(args[2]) / "last.pt", weights_only=True)
 
 
+def begin(folder, names, *more):
+    return opened.Opened(bases.options(["--base", str(folder), "--coco", "", "--out", "", *more]), names)
+
+
+def known(start):
+    """Embeddings of all names of a start's labels, and which are each label's."""
+    counts = [len(segments.phrases_of(x)) for x in start.labels]
+    ends = np.cumsum(counts)
+    return start.reader.embed([p for x in start.labels for p in segments.phrases_of(x)]), [range(e - n, e) for e, n in zip(ends, counts)]
+
+
 def guided(name, **changes):
     """A small network with guidance that says something, and something to show it."""
     torch.manual_seed(3)
-    config = bases.AutoConfig.from_pretrained(HERE / "tiny" / name)
-    for key, value in changes.items():
-        setattr(config if hasattr(config, key) else config.decoder_config, key, value)
-    base = bases.BASES[config.model_type](config)
-    for p in base.parameters():                                           # what begins at 0 and 1 would hide mistakes
-        if p.ndim == 1:
-            p.data += torch.rand_like(p) * 0.6 - 0.3
-    model = bases.GuidedBase(base, 12).eval()
-    return model, torch.randn(2, 3, 64, 96), torch.randn(2, 3, 12)
+    folder = HERE / "tiny" / name
+    if name in OPEN:
+        points = str(changes.pop("train_num_points", 256))
+        with tempfile.TemporaryDirectory() as other:
+            (Path(other) / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | changes))
+            (Path(other) / "merges.txt").write_text((folder / "merges.txt").read_text())
+            start = begin(other, ["dog, cat", "sofa", "tree", "sky", "road"], "--points", points)
+            model = start.network(*known(start)).eval()
+        parts = model.base.model.pixel_level_module.decoder, model.base.model.transformer_module, model.head
+    else:
+        config = published.AutoConfig.from_pretrained(folder)
+        for key, value in changes.items():
+            setattr(config if hasattr(config, key) else config.decoder_config, key, value)
+        base = published.BASES[config.model_type](config)
+        model, parts = network.GuidedBase(base, 12).eval(), [base]
+    for part in parts:
+        for p in part.parameters():                                       # what begins at 0 and 1 would hide mistakes
+            if p.ndim == 1:
+                p.data += torch.rand_like(p) * 0.6 - 0.3
+    return model, torch.randn(2, 3, 64, 96), torch.randn(2, 3, model.guidance.text_proj.in_features)
 
 
 def speak(model):
@@ -97,8 +129,12 @@ class Network(unittest.TestCase):
                 model.decoder._forward_pre_hooks.clear()
                 for module in model.decoder.modules():
                     module._forward_hooks.clear()
-                plain = model.base(pixel_values=pixels)
-            self.assertTrue(torch.equal(classes, plain.class_queries_logits) and torch.equal(masks, plain.masks_queries_logits), name)
+                if name in OPEN:
+                    plain_classes, plain_masks = model(pixels, text)[-1]
+                else:
+                    plain = model.base(pixel_values=pixels)
+                    plain_classes, plain_masks = plain.class_queries_logits, plain.masks_queries_logits
+            self.assertTrue(torch.equal(classes, plain_classes) and torch.equal(masks, plain_masks), name)
 
     def test_reads_the_prompts(self):
         for name in TINY:
@@ -107,7 +143,7 @@ class Network(unittest.TestCase):
             with torch.no_grad():
                 one = model(pixels, text)
                 turned = model(pixels, text.flip(1))
-                padded = model(pixels, torch.cat((text, torch.randn(2, 2, 12)), 1), torch.tensor([[True] * 3 + [False] * 2] * 2))
+                padded = model(pixels, torch.cat((text, torch.randn_like(text[:, :2])), 1), torch.tensor([[True] * 3 + [False] * 2] * 2))
                 other = model(pixels, text + 1)
             for i, (classes, masks) in enumerate(one):
                 size = masks.std()
@@ -120,7 +156,7 @@ class Network(unittest.TestCase):
         for name in TINY:
             model, pixels, text = guided(name)
             speak(model)
-            fewer, _, _ = guided(name, decoder_layers=3 if model.mask2former else 2)
+            fewer, _, _ = guided(name, decoder_layers=len(model.decoder.layers) if model.mask2former else 2)
             fewer.load_state_dict(model.state_dict(), strict=False)
             with torch.no_grad():
                 for x, y in zip(model(pixels, text)[-2], fewer(pixels, text)[-1]):
@@ -128,7 +164,7 @@ class Network(unittest.TestCase):
 
     def test_losses(self):
         """They are what the transformers library computes."""
-        for name in TINY:
+        for name in LIBRARY:
             model, pixels, text = guided(name, num_labels=5, use_auxiliary_loss=name.startswith("mask2former"))
             masks = [(torch.rand(n, 64, 96) < 0.3).float() for n in (2, 3)]
             labels = [torch.tensor([4, 1]), torch.tensor([0, 1, 1])]
@@ -164,14 +200,14 @@ class Network(unittest.TestCase):
             want = {k.partition(".")[2]: v for k, v in classifier.state_dict().items()}
             with tempfile.TemporaryDirectory() as folder:
                 classifier.save_pretrained(folder)
-                bases.load_backbone(model.base, folder)
+                published.load_backbone(model.base, folder)
                 got = model.base.model.pixel_level_module.encoder.state_dict()
                 same = [k for k, v in got.items() for name in (k, k.partition(".")[2]) if name in want and torch.equal(want[name], v)]
                 self.assertGreater(len(same), 0.85 * len(got), name)
                 transformers.ViTForImageClassification(transformers.ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=1,
                                                                               intermediate_size=16, image_size=32)).save_pretrained(folder)
                 with self.assertRaisesRegex(SystemExit, "has no backbone"):
-                    bases.load_backbone(model.base, folder)
+                    published.load_backbone(model.base, folder)
 
     def test_torchvision(self):
         """A classifier in torchvision's names, written down here, makes the maps of the backbone that it fills."""
@@ -189,7 +225,7 @@ class Network(unittest.TestCase):
                     for p in backbone.parameters():
                         torch.nn.init.zeros_(p)
                     save(kept, path)
-                    bases.load_backbone(model.base, path)
+                    published.load_backbone(model.base, path)
                     with torch.no_grad():
                         for ours, theirs in zip(backbone(x).feature_maps, classifier(x), strict=True):
                             self.assertLess((ours - theirs).abs().max(), 1e-4 * theirs.abs().max())
@@ -200,10 +236,10 @@ class Network(unittest.TestCase):
                                "nothing here": state | {"layer4.0.conv4.weight": torch.zeros(3)}}.items():
                 torch.save(wrong, path)
                 with self.assertRaisesRegex(SystemExit, why):
-                    bases.load_backbone(model.base, path)
+                    published.load_backbone(model.base, path)
             backbone.config.downsample_in_bottleneck = True
             with self.assertRaisesRegex(SystemExit, "downsample_in_bottleneck"):
-                bases.load_backbone(model.base, f"{folder}/resnet.pth")
+                published.load_backbone(model.base, f"{folder}/resnet.pth")
 
     def test_everything_learns(self):
         for name in TINY:
@@ -320,36 +356,106 @@ class Training(unittest.TestCase):
         base = HERE / "tiny/maskformer-resnet"
         saved = run(base, self.root / "coco", self.root / "run", "--steps", "1")
         folder = self.root / "run/export"
-        _, info = bases.MaskFormerForInstanceSegmentation.from_pretrained(folder, output_loading_info=True)
+        _, info = published.MaskFormerForInstanceSegmentation.from_pretrained(folder, output_loading_info=True)
         self.assertFalse(info["missing_keys"] or info["unexpected_keys"] or info["mismatched_keys"], info)
-        _, label, missing = bases.load_base(folder, ["sky", "dog"], 256)
+        _, label, missing = published.load_base(folder, ["sky", "dog"], 256)
         self.assertEqual((label, missing), ([3, 0], []))
-        self.assertEqual(bases.load_base(folder, ["sky", "zebra"], 256)[1:], ([0, 1], ["zebra"]))
+        self.assertEqual(published.load_base(folder, ["sky", "zebra"], 256)[1:], ([0, 1], ["zebra"]))
         run(folder, self.root / "coco", self.root / "again", "--steps", "1", "--lr", "0")
         begun = torch.load(self.root / "again/last.pt", weights_only=True)["model"]
         for key, x in saved["model"].items():
             self.assertTrue(torch.equal(x, begun[key]), key)
 
 
+    def test_opened(self):
+        """What is exported is what was trained, of which CLIP stays as it was, and makes of pictures what the oracle of the engine makes of it."""
+        for name in OPEN:
+            base, folder = HERE / "tiny" / name, self.root / name / "export"
+            names = self.root / "names.txt"
+            names.write_text("0:invalid_class_id\n1:dog,puppy\n2:cat\n3:tree,trees\n4:sky\n5:potted plant\n6:road\n")
+            saved = run(base, self.root / "coco", self.root / name, "--steps", "2", "--names", str(names))["model"]
+            start = begin(folder, ["cat", "sky"])
+            self.assertEqual((start.label, start.labels[0], start.missing), ([1, 3], "dog,puppy", []))
+            model = start.network(*known(start)).eval()
+            for key, x in saved.items():
+                self.assertTrue(torch.equal(x, model.state_dict()[key]), key)
+            torch.manual_seed(0)
+            before = begin(base, ["cat"])
+            for key, x in start.clip.state_dict().items():
+                self.assertTrue(torch.equal(x, before.clip.state_dict()[key]), key)
+            pixels = torch.randn(1, 3, 64, 96)
+            prompts = ["tree", "zebra"]
+            with torch.no_grad():
+                classes, masks = model(pixels, start.reader.embed(prompts)[None])[-1]
+                found = exported(name, folder, pixels, prompts, start.labels, [True] * 6)
+            self.assertLess((masks - found["masks"]).abs().max(), 1e-4 * masks.std())
+            self.assertLess((classes[0] - found["class logits"]).abs().max(), 1e-3 * classes.std())
+
+    def test_clip_of_a_file(self):
+        for name in OPEN:
+            torch.manual_seed(1)
+            folder = self.root / name
+            folder.mkdir()
+            small = json.loads((HERE / "tiny" / name / "config.json").read_text())
+            have = begin(HERE / "tiny" / name, ["cat"]).clip.state_dict()
+            del small["clip"]
+            (folder / "config.json").write_text(json.dumps(small))
+            torch.save(have | {"input_resolution": torch.tensor(224)}, folder / "open_clip_pytorch_model.bin")
+            (folder / "merges.txt").write_text((HERE / "tiny" / name / "merges.txt").read_text())
+            found = begin(folder, ["cat"], "--open-clip", str(folder)).clip
+            self.assertEqual(found.config["image"], json.loads((HERE / "tiny" / name / "config.json").read_text())["clip"]["image"])
+            for key, x in have.items():
+                self.assertTrue(torch.equal(x, found.state_dict()[key]), key)
+            for why, wrong in {"lacks ln_final.weight": {k: x for k, x in have.items() if k != "ln_final.weight"},
+                               "merges.txt makes": have | {"token_embedding.weight": torch.zeros(1000, *have["token_embedding.weight"].shape[1:])}}.items():
+                torch.save(wrong, folder / "open_clip_pytorch_model.bin")
+                with self.assertRaisesRegex(SystemExit, why):
+                    begin(folder, ["cat"], "--open-clip", str(folder))
+            with self.assertRaisesRegex(SystemExit, "give a CLIP with --open-clip"):
+                begin(folder, ["cat"])
+
+
+def exported(name, folder, pixels, prompts, asked, known):
+    """What the oracle makes of pictures with an export's tensors, when it reads prompts and is asked for names."""
+    oracle.weights.clear()
+    oracle.weights.update(torch.load(folder / "fcclip.pth", weights_only=True)["model"])
+    base, see, read, _ = oracle.small(name)
+    guide = network.GuidedBase(base.float(), oracle.EMBEDDING).eval()
+    guide.guidance.load_state_dict({k.removeprefix("decoder."): x for k, x in oracle.weights.items() if k.startswith("decoder.")})
+    guide.tokens = guide.guidance.text_tokens(oracle.texts(read, prompts)[0].float()[None], None)
+    text, counts = oracle.texts(read, asked)
+    text = torch.cat([text, oracle.normal(oracle.weights["void_embedding.weight"])]).float()
+    return oracle.answer(base, see, pixels, text, counts, known, name == "fcclip-attention")
+
+
 def leave(name, folder):
     coco(folder / "coco")
     run(HERE / "tiny" / name, folder / "coco", folder, "--steps", "4", "--lr", "1e-2", "--warmup", "0")
-    names = ["tree", "potted plant", "dog"]
-    reader = bases.Reader(HERE.parent / "default")
-    base, _, _ = bases.load_base(folder / "export", names, 256)
-    model = bases.GuidedBase(base, 384).eval()
-    model.load_state_dict(torch.load(folder / "last.pt", weights_only=True)["model"])
     width, height = 96, 64
     pixels = np.random.default_rng(9).integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8)
     pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_CUBIC)
-    x = torch.from_numpy((pixels / 255.0 - bases.MEAN) / bases.STD).float().permute(2, 0, 1)[None]
-    with torch.no_grad():
-        classes, masks = model(x, reader.embed(names)[None])[-1]
-    scores = torch.einsum("qc,qhw->chw", classes[0].softmax(-1)[:, [base.config.label2id[n] for n in names]], masks[0].sigmoid())
-    (folder / "export/preprocessor_config.json").write_text(json.dumps({"size": {"width": width, "height": height}}))
+
+    def seen(mean, std):
+        return torch.from_numpy((pixels / 255.0 - mean) / std).float().permute(2, 0, 1)[None]
+    if name in OPEN:
+        names = ["tree", "potted plant, zebra", "dark horse"]
+        with torch.no_grad():
+            scores = exported(name, folder / "export", seen(clip.MEAN, clip.STD), names, names, [True, True, False])["scores"]
+        about = folder / "export/fcclip.json"
+        about.write_text(json.dumps(json.loads(about.read_text()) | {"short": height, "long": 10 * width}))
+    else:
+        names = ["tree", "potted plant", "dog"]
+        reader = published.Reader(HERE.parent / "default")
+        base, _, _ = published.load_base(folder / "export", names, 256)
+        model = network.GuidedBase(base, 384).eval()
+        model.load_state_dict(torch.load(folder / "last.pt", weights_only=True)["model"])
+        with torch.no_grad():
+            classes, masks = model(seen(published.MEAN, published.STD), reader.embed(names)[None])[-1]
+        scores = torch.einsum("qc,qhw->chw", classes[0].softmax(-1)[:, [base.config.label2id[n] for n in names]], masks[0].sigmoid()).flatten(1)
+        (folder / "export/preprocessor_config.json").write_text(json.dumps({"size": {"width": width, "height": height}}))
     (folder / "expected.json").write_text(json.dumps({
         "width": width, "height": height, "pixels": np.dstack((pixels, np.full((height, width), 255))).flatten().tolist(),
-        "prompts": names, "scores": scores.flatten(1).tolist()}))
+        "prompts": names, "scores": scores.tolist()}))
 
 
 if __name__ == "__main__":

@@ -4,22 +4,17 @@
 """
 import collections
 import json
+import sys
 import unicodedata
 from pathlib import Path
 
-from transformers import CLIPTokenizer
+sys.path.insert(0, str(Path(__file__).parents[3] / "weights" / "train"))
+from clip import characters, tokenizer  # noqa: E402
 
 CORPUS = """a photo of a small cat. there is the dog in the scene; this is a photo of the sofa, a couch and an armchair.
 the potted plant stands beside the wooden table, and three people's bicycles lean against the wall. it's a rainy day, they're wet, we'll go.
 über den straßen fährt die straßenbahn. les élèves mangent une crêpe. こんにちは 世界 2024 привет мир naïve café"""
 MERGES = 150
-
-
-def characters():
-    """OpenAI's order of bytes: those that are printable, then the others by other characters."""
-    shown = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    hidden = [b for b in range(256) if b not in shown]
-    return {b: chr(b) for b in shown} | {b: chr(256 + i) for i, b in enumerate(hidden)}
 
 
 def learn():
@@ -57,14 +52,6 @@ TEXTS = ["a photo of a cat.", "A Photo Of A CAT!", "", " ", "\t\n  dog \r\n\f\v 
          "crêpe naïve café Élève ÀÉÎÕÜ", "こんにちは世界 ПРИВЕТ мир שלום مرحبا हिन्दी", "👍🏽 👩‍👩‍👧 🇩🇪 ☃️ emoji", "\x00\x01\x1c\x1d\x1e\x1f\x7f\x80", "à\u0315b\u0315",
          "<|startoftext|>cat<|endoftext|> dog<|endoftext|>", "<|ENDOFTEXT|> <|StartOfText|>", "!!<|endoftext|", "<|endoftext|>", "</w> cat</w> #version: 0.2", "Ġcat ĠĠ Ā",
          "x" * 500, "cat " * 200, "....,,,;;--__==", "a" + "\u0315" * 70, "$100 50% #tag @home C++ a_b-c/d\\e", "ｆｕｌｌ　ｗｉｄｔｈ ﬁ ǅ ᾼ", "𝒜𝓁𝓁 𐐀𐐨 \U0010ffff", "&amp; &lt;b&gt; &#39;"]
-
-
-
-def tokenizer(merges):
-    pieces = [*characters().values()]
-    pieces += [p + "</w>" for p in pieces] + ["".join(m) for m in merges] + ["<|startoftext|>", "<|endoftext|>"]
-    assert len(set(pieces)) == len(pieces)
-    return CLIPTokenizer(vocab={p: i for i, p in enumerate(pieces)}, merges=merges)
 
 
 if __name__ == "__main__":
