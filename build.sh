@@ -161,16 +161,20 @@ compressed() {
 megabytes() { printf '%d.%03d MB' $(($1 / 1000000)) $(($1 % 1000000 / 1000)); }
 
 sizes() {
-	local how="brotli -q 11" n
+	local how="brotli -q 11" n bases
 	# The budget means brotli, which every host has; where it is missing the size is only told.
 	have brotli || have node || { how="gzip -9; brotli, which the budget means, is smaller" && engine_budget=1200000 bases_budget=1300000; }
 	step "size of the engine"
+	bases=$(mktemp)
+	compressed $npm/engine-bases.wasm $npm/*.js >"$bases" & # brotli takes one core
 	n=$(compressed $npm/engine.wasm $npm/*.js)
 	[ "$n" -le $engine_budget ] ||
 		stop "The engine takes $(megabytes "$n") ($how), more than $(megabytes $engine_budget). See what it imports: GOOS=js GOARCH=wasm go list -deps ./wasm"
 	done_ "$(megabytes "$n") of $(megabytes $engine_budget) (wasm + kernels + js, $how)"
 	step "size for public checkpoints"
-	n=$(compressed $npm/engine-bases.wasm $npm/*.js)
+	wait $!
+	n=$(cat "$bases")
+	rm "$bases"
 	[ "$n" -le $bases_budget ] ||
 		stop "The engine for public checkpoints takes $(megabytes "$n") ($how), more than $(megabytes $bases_budget)."
 	done_ "$(megabytes "$n") of $(megabytes $bases_budget) (its own wasm instead of the engine's)"
@@ -253,20 +257,20 @@ run_tests() {
 	# The browsers have steps of their own below.
 	# shellcheck disable=SC2046
 	tests "Run the failing package alone: go test -v PACKAGE" \
-		go test $(go list ./... | grep -v '/internal/browsertest$')
+		go test -timeout 40m $(go list ./... | grep -v '/internal/browsertest$')
 	step "batch pipelines"
 	if ! go -C batch list -deps ./... >/dev/null 2>&1; then
 		done_ "left out: Apache Beam's modules could not be fetched (cd batch && go list -deps ./... says why)"
 	else
 		try "Mend what go vet names in batch/." go -C batch vet ./...
-		tests "Run the failing package alone: cd batch && go test -v PACKAGE" go -C batch test ./...
+		tests "Run the failing package alone: cd batch && go test -v PACKAGE" go -C batch test -timeout 40m ./...
 	fi
 	step "kernels in Node"
 	# A Go program in Node has room for 8 kB of environment, so it gets only what go itself needs.
 	if have node; then
 		tests "Run it alone: GOOS=js GOARCH=wasm go test -exec \"\$(go env GOROOT)/lib/wasm/go_js_wasm_exec\" ./kernel/simd" \
 			env -i HOME="$HOME" PATH="$PATH" GOCACHE="$(go env GOCACHE)" GOPATH="$(go env GOPATH)" GOFLAGS="$(go env GOFLAGS)" \
-			GOOS=js GOARCH=wasm go test -exec "$(go env GOROOT)/lib/wasm/go_js_wasm_exec" ./kernel/...
+			GOOS=js GOARCH=wasm go test -timeout 40m -exec "$(go env GOROOT)/lib/wasm/go_js_wasm_exec" ./kernel/...
 	else
 		done_ "left out: Node is not installed (apt-get install nodejs)"
 	fi
@@ -292,15 +296,15 @@ run_tests() {
 	for b in Chromium Firefox; do
 		step "page and kernels in $b"
 		tests "Run it alone: go test -v -run $b ./internal/browsertest (PMP_ONLY=word runs some of its tests; PMP_SKIP_BROWSERS=1 leaves browsers out)" \
-			env PMP_NEED_BROWSERS=1 go test -count=1 -timeout 15m -run "$b" ./internal/browsertest
+			env PMP_NEED_BROWSERS=1 go test -count=1 -timeout 40m -run "$b" ./internal/browsertest
 	done
 	step "package packed, page offline"
 	tests "Run it alone: go test -v -run 'Node|Types|Package|Docs|Complaints|Offline' ./internal/browsertest" \
-		env PMP_NEED_BROWSERS=1 go test -count=1 -timeout 30m -run 'TestNode|TestTypes|TestPackage|TestDocs|TestComplaints|TestOffline' ./internal/browsertest
+		env PMP_NEED_BROWSERS=1 go test -count=1 -timeout 60m -run 'TestNode|TestTypes|TestPackage|TestDocs|TestComplaints|TestOffline' ./internal/browsertest
 	step "WebGPU on a software card"
 	if vulkan; then
 		tests "Run it alone: go test -v -run WebGPU ./internal/browsertest (PMP_ONLY=word runs some of its tests)" \
-			env PMP_NEED_BROWSERS=1 go test -count=1 -timeout 40m -run WebGPU ./internal/browsertest
+			env PMP_NEED_BROWSERS=1 go test -count=1 -timeout 90m -run WebGPU ./internal/browsertest
 	else
 		done_ "left out: the Vulkan loader is not installed (apt-get install libvulkan1)"
 	fi
