@@ -153,13 +153,20 @@ def told_apart(requests, s):
     return [float(np.mean(v)) for v in right.values()]
 
 
-def ask_for_new(data_dir, others, imagenet, new, count=120):
-    """What collect_new asks: photos of ImageNet's classes with new names [indices] for their own name and for another, and others,
-    which are (picture, embeddings of what is there), for one of these names. Names near what is there are no absent ones."""
+def new_names(network, imagenet, masked):
+    """Indices of ImageNet's names that had no masks and are not near a name that had some."""
+    return [i for i, share in enumerate(network.stage2.weights(imagenet, network.config).tolist())
+            if i not in masked and share > network.config["beta"] / 2]
+
+
+def ask_for_new(data_dir, others, imagenet, new, first=0, count=120):
+    """What collect_new asks: so many photos of ImageNet's classes with new names [indices] for their own name and for another, and others,
+    which are (picture, embeddings of what is there), for one of these names. Names near what is there are no absent ones. Calibration
+    asks for the first photos of an order that stays the same."""
     rng = np.random.default_rng(2)
     pictures = sorted((Path(data_dir) / "imagenet1000/images").iterdir())
     asks = []
-    for i in rng.permutation(new)[:count].tolist():
+    for i in rng.permutation(new)[first:first + count].tolist():
         asks.append((pictures[i], i, True))
         others.append((pictures[i], imagenet[[i]]))
     for picture, there in others:
@@ -234,11 +241,9 @@ def calibrate(network, embeddings, index, common, imagenet, masked, data_dir, pe
     s["theta"] = best("theta", THETAS, there, w=0.0)
     # How far the second stage's word counts is found with names that have no masks.
     network.config.update(s)
-    shares = network.stage2.weights(imagenet, network.config)
     # Photos of names next to those left out are not asked for.
     held = embeddings[[index[n] for c in sorted(left_out) for n in classes.names[c]]]
-    new = [i for i, share in enumerate(shares.tolist()) if i not in masked and share > s["beta"] / 2
-           and not (unseen and (held @ imagenet[i]).max() >= data.NEAR)]
+    new = [i for i in new_names(network, imagenet, masked) if not (unseen and (held @ imagenet[i]).max() >= data.NEAR)]
     known = lambda photo: [index[classes.names[c][0]] for c in np.unique(photo.labels()).tolist() if c in classes.names]
     asks = ask_for_new(data_dir, [(p.picture, embeddings[known(p)]) for p in photos], imagenet, new)
     untrained = collect_new(network, imagenet, rows_without(network, imagenet, data_dir), asks, common)
@@ -246,7 +251,9 @@ def calibrate(network, embeddings, index, common, imagenet, masked, data_dir, pe
     for kappa in (15, 20, 25, 32):
         tried = [(told_apart(untrained, s | {"kappa": kappa, "b0": b0}), b0) for b0 in (-0.08, -0.04, 0.0, 0.04, 0.08, 0.12, 0.16)]
         print(f"  kappa {kappa}: there, not there " + ", ".join(f"b0 {b0}: {f:.3f} {g:.3f}" for (f, g), b0 in tried), flush=True)
-        results += [(f + g, kappa, b0) for (f, g), b0 in tried]
+        sums = [f + g for (f, g), _ in tried]
+        # A mean of neighbours, since one alone is a matter of luck.
+        results += [(sum(sums[i - 1:i + 2]), kappa, tried[i][1]) for i in range(1, len(sums) - 1)]
     _, s["kappa"], s["b0"] = max(results)
     top = -1.0
     for alpha in (0.0, 0.1, 0.2, 0.3):

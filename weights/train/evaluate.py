@@ -12,6 +12,10 @@ oracle    mIoU if the truth named those proposals, each by what it overlaps best
 auc       area under the ROC curve of the presence scores, all names of the set together; auc_single: names asked for alone
 accuracy  of "present" when names are asked for alone, half of them absent
 
+--new CACHE: names that never had masks, on ImageNet photos that calibration does not ask for. new: how their scores tell those
+that are there from others, with the second stage as it is; held: as if it did not know the name either; right, masks: shares of
+scores and of masks (none, if it is not there) that are right
+
 --unseen: the same figures for the names that train.py --unseen leaves out and for the others apart, without
 background; also on voc_unseen, the photos that such runs do not train on.
 """
@@ -24,12 +28,15 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+import calibrate
 import data
+import names
 import shipped
 from edges import Painter
-from network import Network
+from network import Network, presence_score
 from rounding import to_int8
 from text import TextEncoder, embed, tokenizer
+from train import masked_classes
 from views import read_pixels
 
 
@@ -167,6 +174,21 @@ def evaluate(network, embeddings, chosen, theta, common=None, apart=()):
     return found
 
 
+@torch.no_grad()
+def evaluate_new(network, imagenet, common, masked, data_dir):
+    """Figures of names without masks; imagenet: embeddings of ImageNet's names, of which those in masked were trained with masks."""
+    asks = calibrate.ask_for_new(data_dir, [], imagenet, calibrate.new_names(network, imagenet, masked), first=120, count=100)
+    found = {}
+    for kind, rows in (("new", network.stage2.rows(imagenet)), ("held", calibrate.rows_without(network, imagenet, data_dir))):
+        requests = calibrate.collect_new(network, imagenet, rows, asks, common)
+        there = np.array([bool(r.present[0]) for r in requests])
+        scores = np.array([presence_score(*r.evidence(network.config), r.w, network.config,
+                                          network.contrast(*r.beside, [[0]], r.rows))[0].item() for r in requests])
+        found[kind] = {"auc": auc(scores, there), "right": [float((scores[there] >= 0.5).mean()), float((scores[~there] < 0.5).mean())],
+                       "masks": calibrate.told_apart(requests, network.config)}
+    return found
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--data", default="../shared/data")
@@ -176,6 +198,7 @@ def main():
     p.add_argument("--int8", action="store_true", help="weights as the product ships them")
     p.add_argument("--theta", type=float)
     p.add_argument("--unseen", action="store_true", help="figures of the names that a run with --unseen leaves out, apart")
+    p.add_argument("--new", metavar="CACHE", help="names that had no masks instead; a folder of the views that the model was trained on, as for recalibrate.py")
     p.add_argument("--set", nargs="+", default=[], metavar="KEY=NUMBER", help="other numbers than the configuration's, such as alpha=0.2")
     p.add_argument("--json", help="file that also gets the figures")
     p.add_argument("--threads", type=int, default=1)
@@ -192,6 +215,11 @@ def main():
     contrast = network.config.get("contrast")
     common = embed(encoder, words, contrast["names"]) if contrast else None
     found = {}
+    if args.new:
+        found = evaluate_new(network, embed(encoder, words, names.imagenet_names(args.data)), common, masked_classes(args.data, args.new), args.data)
+        for kind, figures in found.items():
+            print(f"{kind:8s}{figures}", flush=True)
+        args.sets = []
     for name in args.sets + ["voc_unseen"] * args.unseen:
         chosen = sets[name]
         chosen.photos = chosen.photos[:args.limit]
