@@ -4,7 +4,7 @@
 
 "ovseg" is a small MaskFormer with OVSeg's class head and a CLIP with mask prompts. "clip" is the Mask2Former of
 mask2former.safetensors and a CLIP as transformers saves it. All networks are those of transformers; what OVSeg adds is written
-down here: its crops, its mask prompts and its ensemble. The fixture of OVSeg lists the tensors by the names that its checkpoint has for them.
+down here: its mask prompts and its ensemble. Its crops, whose own fixtures are there, and detectron2's names are those of weights/train. The fixture of OVSeg lists the tensors by the names that its checkpoint has for them.
 
     python ovseg.py FOLDER                            # with random weights: a Swin-T and a ViT-B/16; or FOLDER swin-base ViT-L/14, or with 100 behind it
     PMP_CHECKPOINT=FOLDER go test ./model -run TestCheckpoint -v -timeout 60m
@@ -25,14 +25,16 @@ from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, MaskFormerConfig, MaskFormerDetrConfig, MaskFormerForInstanceSegmentation, ResNetConfig, SwinConfig
 
 import deep
-import fcclip
+import fcclip                                         # which finds clip and detectron2
 from base import HERE, MARGIN, MEAN, PICTURES, RESNET, STAGES, STD, SWIN, load, mask2former, maskformer
+from clip import cut
+from detectron2 import maskformer as head_name
 from fcclip import PREDICTOR, PROMPTS, TEMPLATES, layer, normal, numbers, tokenizer
 from streams import fixture, picture, sampled, uniform
 
-CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 WEIGHT = 0.7                                          # of CLIP
-CLIP = "clip_adapter.clip_model."
+HIDDEN = 96                                           # of the small one's class head
+CLIP, OTHER = "clip_adapter.clip_model.", "clip_adapter.non_object_embedding"
 
 
 def clip_name(k):
@@ -43,28 +45,6 @@ def clip_name(k):
     k = k.replace("text_model.", "").replace("vision_model.", "visual.").replace("embeddings.", "").replace("position_embedding.weight", "positional_embedding")
     k = k.replace("final_layer_norm", "ln_final").replace("encoder.layers", "transformer.resblocks").replace("layer_norm", "ln_")
     return CLIP + k.replace("self_attn.", "attn.").replace("mlp.fc1", "mlp.c_fc").replace("mlp.fc2", "mlp.c_proj"), False
-
-
-def head_name(k):
-    """A tensor of transformers' MaskFormer on a Swin Transformer in detectron2's names."""
-    k = re.sub(r"^model\.pixel_level_module\.encoder\.(model\.)?", "backbone.", k)
-    if k.startswith("backbone."):
-        k = k.replace("embeddings.patch_embeddings.projection", "patch_embed.proj").replace("embeddings.norm", "patch_embed.norm").replace("encoder.layers", "layers")
-        k = k.replace("layernorm_before", "norm1").replace("layernorm_after", "norm2").replace("attention.output.dense", "attn.proj").replace("attention.self", "attn")
-        k = k.replace("intermediate.dense", "mlp.fc1").replace("output.dense", "mlp.fc2")
-        k = re.sub(r"hidden_states_norms\.(?:stage(\d)|(\d))", lambda m: f"norm{int(m[1]) - 1 if m[1] else m[2]}", k)
-        return re.sub(r"attn\.(query|key|value)\.", lambda m: f"attn.{m[1][0]}_proj.", k)
-    pixels = "sem_seg_head.pixel_decoder."
-    k = k.replace("model.pixel_level_module.decoder.", pixels).replace("mask_projection", "mask_features")
-    k = k.replace("fpn.stem", "layer_4")
-    k = re.sub(r"fpn\.layers\.(\d)\.(proj|block)", lambda m: f"{'adapter' if m[2] == 'proj' else 'layer'}_{3 - int(m[1])}", k)
-    k = re.sub(r"((?:adapter|layer)_\d)\.0\.", r"\1.", k)
-    k = re.sub(r"((?:adapter|layer)_\d)\.1\.", r"\1.norm.", k)
-    k = k.replace("model.transformer_module.decoder.layers.", PREDICTOR + "transformer.decoder.layers.").replace("model.transformer_module.decoder.layernorm", PREDICTOR + "transformer.decoder.norm")
-    k = k.replace("self_attn_layer_norm", "norm1").replace("encoder_attn_layer_norm", "norm2").replace("final_layer_norm", "norm3").replace("encoder_attn", "multihead_attn")
-    k = k.replace("mlp.fc", "linear").replace(".o_proj.", ".out_proj.")
-    k = k.replace("model.transformer_module.queries_embedder", PREDICTOR + "query_embed").replace("model.transformer_module.input_projection", PREDICTOR + "input_proj")
-    return re.sub(r"^mask_embedder\.(\d)\.0", PREDICTOR + r"mask_embed.layers.\1", k)
 
 
 def fill(module, rename):
@@ -83,17 +63,6 @@ def fill(module, rename):
     missing, unexpected = module.load_state_dict(state, strict=False)
     needless = ("relative_position_index", "num_batches_tracked")
     assert not unexpected and all(m.startswith(("class_predictor", "criterion", "logit_scale")) or ".layernorm." in m or m.endswith(needless) for m in missing), missing
-
-
-def cut(pixels, inside, size):
-    """The box of a mask in a picture [3,H,W], with CLIP's mean around the mask: as CLIP sees it, and which of its pixels are in the mask."""
-    y, x = np.nonzero(inside.numpy())
-    box = np.s_[..., y.min():y.max() + 1, x.min():x.max() + 1]
-    mean = torch.tensor(CLIP_MEAN, dtype=pixels.dtype)[:, None, None]
-    std = torch.tensor(CLIP_STD, dtype=pixels.dtype)[:, None, None]
-    seen = torch.where(inside[box], pixels[box], mean)
-    seen = F.interpolate(((seen - mean) / std)[None], size=(size, size), mode="bicubic")    # neither filtered nor with corners aligned
-    return seen, F.interpolate(inside[box].to(pixels.dtype)[None, None], size=(size, size), mode="nearest")
 
 
 def see(vision, projection, pixels, inside=None, prompts=()):
@@ -209,37 +178,53 @@ def network_input(case, size):
     return torch.from_numpy((pixels - MEAN) / STD).permute(2, 0, 1)[None], torch.from_numpy(pixels).permute(2, 0, 1)
 
 
+def class_embedding(out, hidden, e):
+    z = out.transformer_decoder_last_hidden_state[0]
+    return layer(F.relu(layer(z, PREDICTOR + "class_embed.layers.0", hidden)), PREDICTOR + "class_embed.layers.1", e)
+
+
+def class_logits(c, text, counts, other):
+    """What OVSeg's class head says of names and of void."""
+    return torch.cat([best(100 * normal(c) @ text.T, counts), 100 * normal(c) @ normal(other).T], -1)
+
+
+def both(first, second, there):
+    return first ** (1 - WEIGHT) * torch.where(there, second, 1) ** WEIGHT
+
+
 def run_ovseg(model, clip, words, pictures, hidden):
     """What OVSeg says of pictures."""
     e, patches = clip.config.projection_dim, clip.vision_model.embeddings.num_patches
     prompts = numbers(CLIP + "visual.mask_embedding", (3, patches, clip.config.vision_config.hidden_size))
-    other = normal(numbers("clip_adapter.non_object_embedding", (1, e)))
-    dtype = other.dtype
-    results = {case: masks_of(model, network_input(case, size)[0].to(dtype)) for case, size in pictures.items()}
+    other = numbers(OTHER, (1, e))
+    results = {case: masks_of(model, network_input(case, size)[0].to(other.dtype)) for case, size in pictures.items()}
     threshold = chosen([whole for *_, whole in results.values()])
     for case, size in pictures.items():
         out, masks, whole = results[case]
-        z = out.transformer_decoder_last_hidden_state[0]
-        c = layer(F.relu(layer(z, PREDICTOR + "class_embed.layers.0", hidden)), PREDICTOR + "class_embed.layers.1", e)
+        c = class_embedding(out, hidden, e)
         sampled(f"{case}/class embedding", c)
-        seen, there, crops, touched = look(whole, network_input(case, size)[1].to(dtype), clip, threshold, prompts)
+        seen, there, crops, touched = look(whole, network_input(case, size)[1].to(other.dtype), clip, threshold, prompts)
         print(case, "threshold", threshold, "empty", int((~there).sum()), "outside", 1 - (F.max_pool2d(touched, clip.config.vision_config.patch_size)).mean().item())
         sampled(f"{case}/clip embedding", seen)
-        keep(case, clip, words, seen, there, masks,
-             lambda text, counts: torch.cat([best(100 * normal(c) @ text.T, counts), 100 * normal(c) @ other.T], -1).softmax(-1)[:, :-1],
-             lambda first, second, there: first ** (1 - WEIGHT) * torch.where(there, second, 1) ** WEIGHT)
+        keep(case, clip, words, seen, there, masks, lambda text, counts: class_logits(c, text, counts, other).softmax(-1)[:, :-1], both)
     return threshold
+
+
+def small():
+    """A small OVSeg with the checkpoint's numbers: its MaskFormer, its CLIP, and the words and merges of its tokenizer."""
+    words, merges, ends = small_words()
+    model, clip = maskformer(SwinConfig(**SWIN, window_size=4, mlp_ratio=2.0)).double().eval(), CLIPModel(configure(small_clip(), ends)).double().eval()
+    fill(model, head_name)
+    fill(clip, clip_name)
+    return model, clip, words, merges
 
 
 @torch.no_grad()
 def make_ovseg():
     # Not just the name, with whose numbers void would win everywhere.
     fcclip.draw = lambda key, *spread: uniform(f"ovseg 2/{key}", *spread)
-    words, merges, ends = small_words()
-    model, clip = maskformer(SwinConfig(**SWIN, window_size=4, mlp_ratio=2.0)).double().eval(), CLIPModel(configure(small_clip(), ends)).double().eval()
-    fill(model, head_name)
-    fill(clip, clip_name)
-    threshold = run_ovseg(model, clip, words, PICTURES, 96)
+    model, clip, words, merges = small()
+    threshold = run_ovseg(model, clip, words, PICTURES, HIDDEN)
     keep_crops()
     fixture["names"] = np.frombuffer("\n".join(" ".join([k, "F32", *map(str, x.shape)]) for k, x in sorted(fcclip.weights.items())).encode(), np.uint8)
     return merges, threshold

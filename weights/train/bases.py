@@ -1,9 +1,10 @@
-"""Trains the networks of public checkpoints with prompt guidance: Mask2Former and MaskFormer of the transformers library, and FC-CLIP.
+"""Trains the networks of public checkpoints with prompt guidance: Mask2Former and MaskFormer of the transformers library, and FC-CLIP; and
+OVSeg, which reads no prompts, and its mask prompts.
 
     torchrun --nproc-per-node 8 bases.py --base BASE --coco COCO --out RUN
     python bases.py --base BASE --photos DATA --out RUN --steps 40 --size 128 --batch 2     # the labelled photos of data.py
 
-BASE is a folder that save_pretrained leaves, the .pth of an FC-CLIP with what "pmp import" wants beside it, or the export of another
+BASE is a folder that save_pretrained leaves, the .pth of an FC-CLIP or an OVSeg with what "pmp import" wants beside it, or the export of another
 run; a folder with a config.json alone is a network that starts from random numbers. After a layer's attention to the picture the queries
 read the prompts. What is added begins with a zero output, so that training starts from the base as it was. A run that finds RUN/last.pt
 goes on from there, to the last bit as if it had not been interrupted. At its end "pmp import" takes RUN/export.
@@ -22,7 +23,8 @@ from torch import nn
 
 import opened
 import published
-from segments import CocoPanoptic, Examples, LabelledPhotos, collate, phrases_of
+from names import clean
+from segments import CocoPanoptic, CocoStuff, LabelledPhotos, named, phrases_of
 
 BACKBONE = "base.model.pixel_level_module.encoder."
 
@@ -41,7 +43,7 @@ def parameter_groups(model, options):
     for place, module in model.named_modules():
         for name, p in module.named_parameters(place, recurse=False):
             if p.requires_grad:
-                plain = isinstance(module, (nn.LayerNorm, nn.GroupNorm, nn.Embedding)) or "position" in name or name.endswith("null_key")
+                plain = isinstance(module, (nn.LayerNorm, nn.GroupNorm, nn.Embedding)) or "position" in name or name.endswith(("null_key", "mask_embedding"))
                 key = options.backbone_rate if name.startswith(BACKBONE) else 1.0, 0.0 if plain else options.decay
                 groups.setdefault(key, []).append(p)
     return [{"params": ps, "rate": rate, "weight_decay": decay} for (rate, decay), ps in groups.items()]
@@ -50,6 +52,16 @@ def parameter_groups(model, options):
 def rate(step, options):
     """What the learning rates are multiplied with."""
     return min(1, (step + 1) / max(1, options.warmup)) * 0.1 ** sum(step >= d for d in options.drops)
+
+
+def photos_of(options):
+    if options.coco:
+        return CocoPanoptic(options.coco, options.split)
+    if not options.stuff:
+        return LabelledPhotos(options.photos)
+    if not options.names:
+        raise SystemExit("COCO-Stuff's labels are numbers; give their names with --names")
+    return CocoStuff(options.stuff, options.split, [clean(phrases_of(line)[0]) for line in named(options.names)])
 
 
 def train(options):
@@ -63,9 +75,10 @@ def train(options):
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
-    photos = CocoPanoptic(options.coco, options.split) if options.coco else LabelledPhotos(options.photos)
+    photos = photos_of(options)
     torch.manual_seed(options.seed)
-    start = (opened.Opened if opened.has(options.base) else published.Published)(options, photos.names)
+    kind = opened.MaskPrompts if options.mask_prompts else opened.Opened if opened.has(options.base) else published.Published
+    start = kind(options, photos.names)
     phrases, numbers = [], []
     for text in start.labels:
         numbers.append(range(len(phrases), len(phrases) + len(phrases_of(text))))
@@ -80,10 +93,10 @@ def train(options):
         optimiser.load_state_dict(saved["optimiser"])
         first = saved["step"]
     whole = nn.parallel.DistributedDataParallel(model, [local] if device.type == "cuda" else None) if ranks > 1 else model
-    examples = Examples(photos, start.label, numbers, start.mean, start.std, options)
+    examples, together = start.examples(photos, numbers, options)
     each = options.batch // ranks
     steps = [range(s * options.batch + rank * each, s * options.batch + (rank + 1) * each) for s in range(first, options.steps)]
-    loader = torch.utils.data.DataLoader(examples, batch_sampler=steps, collate_fn=collate, num_workers=options.workers,
+    loader = torch.utils.data.DataLoader(examples, batch_sampler=steps, collate_fn=together, num_workers=options.workers,
                                          pin_memory=device.type == "cuda")
 
     def say(line):
@@ -102,7 +115,7 @@ def train(options):
             g["lr"] = options.lr * g["rate"] * rate(step, options)
         optimiser.zero_grad()
         with torch.autocast(device.type, torch.bfloat16, enabled=options.amp):
-            predictions = whole(batch["pixels"].to(device), embeddings[batch["prompts"].to(device)], batch["valid"].to(device))
+            predictions = whole(*model.inputs(batch, embeddings))
         losses = model.losses(predictions, [m.to(device).float() for m in batch["masks"]], [x.to(device) for x in batch["labels"]])
         loss = sum(losses.values())
         loss.backward()
@@ -134,14 +147,15 @@ def train(options):
 
 def options(argv=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--base", required=True, help="folder of a Mask2Former or a MaskFormer: config.json, and the tensors if it is trained; or the .pth of an FC-CLIP, "
+    p.add_argument("--base", required=True, help="folder of a Mask2Former or a MaskFormer: config.json, and the tensors if it is trained; or the .pth of an FC-CLIP or an OVSeg, "
                    "its folder, or one with a config.json")
     p.add_argument("--backbone", help="folder of a classifier whose backbone replaces the base's, for a base that has but a config.json "
                    "(not for MaskFormer's Swin, which the library names otherwise), or a file of a ResNet of torchvision")
-    p.add_argument("--open-clip", help="file or folder of a CLIP of open_clip or OpenAI, for an FC-CLIP that has but a config.json")
-    p.add_argument("--names", help="names of the data's classes that FC-CLIP is to be trained with: a line each in the data's order, synonyms separated by commas")
+    p.add_argument("--open-clip", help="file or folder of a CLIP of open_clip or OpenAI, for an FC-CLIP or an OVSeg that has but a config.json")
+    p.add_argument("--names", help="names of the data's classes that FC-CLIP and OVSeg are to be trained with: a line each in the data's order, synonyms separated by commas")
     where = p.add_mutually_exclusive_group(required=True)
     where.add_argument("--coco", help="folder with annotations/panoptic_SPLIT.json, the PNGs beside it and the photos in SPLIT")
+    where.add_argument("--stuff", help="folder with COCO-Stuff's labels in stuffthingmaps_detectron2/SPLIT, as detectron2 prepares them, and the photos in SPLIT")
     where.add_argument("--photos", help="the folder of labelled photos that train.py takes")
     p.add_argument("--split", default="train2017")
     p.add_argument("--out", required=True)
@@ -156,6 +170,7 @@ def options(argv=None):
     p.add_argument("--drops", type=int, nargs="*", default=[327_778, 355_092], help="steps at which the learning rate falls to a tenth")
     p.add_argument("--decay", type=float, default=0.05)
     p.add_argument("--clip", type=float, default=0.01, help="largest norm of all gradients together")
+    p.add_argument("--mask-prompts", type=int, metavar="N", help="train nothing but OVSeg's mask prompts, before N layers of its CLIP, on segments that are cut out")
     p.add_argument("--points", type=int, default=12_544, help="points a mask that Mask2Former's losses are computed at")
     p.add_argument("--alone", type=float, default=0.25, help="share of examples in which one of the names that are there is asked for")
     p.add_argument("--refusals", type=float, default=0.1, help="share of examples in which only absent names are")

@@ -141,9 +141,48 @@ def transformer(layers, width, heads, quick, hidden=None):
     return t
 
 
+class ViT(nn.Module):
+    """CLIP's vision transformer. Where prompts are, patches that a mask does not touch are replaced by learned ones before so many layers."""
+
+    def __init__(self, width, layers, heads, patch, side, embedding, quick, hidden=None, prompts=0):
+        super().__init__()
+        self.conv1, self.class_embedding = nn.Conv2d(3, width, patch, patch, bias=False), nn.Parameter(torch.randn(width) / width ** 0.5)
+        self.positional_embedding = nn.Parameter(torch.randn(side * side + 1, width) / width ** 0.5)
+        self.ln_pre, self.ln_post = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.transformer = transformer(layers, width, heads, quick, hidden)
+        self.proj = nn.Parameter(torch.randn(width, embedding) / width ** 0.5)
+        self.mask_embedding = nn.Parameter(torch.zeros(prompts, side * side, width)) if prompts else None
+        self.patch, self.size = patch, patch * side
+
+    def forward(self, pixels, inside):
+        """Pixels [B,3,size,size], of which those inside [B,1,size,size] are 1 → [B,embedding]."""
+        x = self.conv1(pixels).flatten(2).transpose(1, 2)
+        touched = F.max_pool2d(inside, self.patch).flatten(2).transpose(1, 2) > 0
+        prompts = [] if self.mask_embedding is None else self.mask_embedding
+        if len(prompts):
+            x = torch.where(touched, x, prompts[0])
+        x = self.ln_pre(torch.cat((self.class_embedding.expand(len(x), 1, -1), x), 1) + self.positional_embedding)
+        for i, block in enumerate(self.transformer.resblocks):
+            if 0 < i < len(prompts):
+                x = torch.cat((x[:, :1], torch.where(touched, x[:, 1:], prompts[i])), 1)
+            x = block(x)
+        return self.ln_post(x[:, 0]) @ self.proj
+
+
+def cut(pixels, inside, size):
+    """The box of a mask [H,W] in a picture [3,H,W] from 0 to 1, with CLIP's mean around the mask, as OVSeg has it: what CLIP sees
+    [1,3,size,size], and which of its pixels are in the mask [1,1,size,size]."""
+    y, x = inside.nonzero(as_tuple=True)
+    box = (..., slice(y.min(), y.max() + 1), slice(x.min(), x.max() + 1))
+    mean, std = (torch.tensor(v, dtype=pixels.dtype)[:, None, None] for v in (MEAN, STD))
+    seen = (torch.where(inside[box], pixels[box], mean) - mean) / std
+    seen = F.interpolate(seen[None], size=(size, size), mode="bicubic")   # neither filtered nor with corners aligned
+    return seen, F.interpolate(inside[box].to(pixels)[None, None], size=(size, size), mode="nearest")
+
+
 # ---------------------------------------------------------------------------------------------------------------- CLIP
 
-IMAGE = {"convnext": ConvNeXt, "resnet": ResNet}
+IMAGE = {"convnext": ConvNeXt, "resnet": ResNet, "vit": ViT}
 
 
 class CLIP(nn.Module):
@@ -153,6 +192,8 @@ class CLIP(nn.Module):
         super().__init__()
         self.config, text = config, config["text"]
         image = dict(config["image"])
+        if image["kind"] == "vit":
+            image["quick"] = config["quick_gelu"]
         self.visual = IMAGE[image.pop("kind")](embedding=config["embedding"], **image)
         self.token_embedding = nn.Embedding(config["vocab"], text["width"])
         self.positional_embedding = nn.Parameter(torch.randn(CONTEXT, text["width"]))
@@ -175,6 +216,9 @@ class CLIP(nn.Module):
         return self.ln_final(x)[torch.arange(len(ids), device=ids.device), ids.argmax(-1)] @ self.text_projection
 
 
+PROMPTS = "visual.mask_embedding"
+
+
 def sizes(state):
     """The config of a state dict's CLIP; heads and activation are those that CLIP's own have."""
     def count(prefix):
@@ -191,8 +235,13 @@ def sizes(state):
     elif "visual.attnpool.positional_embedding" in state:
         image = {"kind": "resnet", "width": rows("visual.conv3.weight"), "depths": [count(f"visual.layer{i}.") for i in range(1, 5)],
                  "side": math.isqrt(rows("visual.attnpool.positional_embedding") - 1)}
+    elif "visual.class_embedding" in state:
+        wide = rows("visual.class_embedding")
+        image = {"kind": "vit", "width": wide, "layers": count("visual.transformer.resblocks."), "heads": max(wide // 64, 1),
+                 "patch": state["visual.conv1.weight"].shape[-1], "side": math.isqrt(rows("visual.positional_embedding") - 1),
+                 "hidden": rows("visual.transformer.resblocks.0.mlp.c_fc.weight"), "prompts": rows(PROMPTS) if PROMPTS in state else 0}
     else:
-        raise SystemExit("its CLIP has neither a ConvNeXt nor a ResNet")
+        raise SystemExit("its CLIP has no ConvNeXt, no ResNet and no vision transformer of the usual names")
     return {"image": image, "embedding": embedding, "quick_gelu": image["kind"] != "convnext", "vocab": rows("token_embedding.weight"),
             "text": {"layers": count("transformer.resblocks."), "width": width, "heads": max(width // 64, 1), "hidden": rows("transformer.resblocks.0.mlp.c_fc.weight")}}
 
@@ -202,9 +251,12 @@ def build(state, **changes):
     config = sizes(state)
     config["quick_gelu"] = changes.get("quick_gelu", config["quick_gelu"])
     config["text"]["heads"] = changes.get("text_heads") or config["text"]["heads"]
+    if "heads" in config["image"]:
+        config["image"]["heads"] = changes.get("clip_heads") or config["image"]["heads"]
     clip = CLIP(config)
     want = clip.state_dict()
-    found = {k: x.float() for k, x in state.items() if k in want}
+    # One mask prompt may stand for those of all patches.
+    found = {k: x.float().expand(want[k].shape) if k == PROMPTS else x.float() for k, x in state.items() if k in want}
     found |= {k: x for k, x in want.items() if k.endswith("num_batches_tracked") and k not in found}       # older files lack these
     if missing := [k for k in want if k not in found]:
         raise SystemExit(f"its CLIP lacks {missing[0]} and {len(missing) - 1} more tensors")

@@ -24,6 +24,27 @@ def mask2former(k):
     return k
 
 
+def maskformer(k):
+    """The name of a tensor of a MaskFormer on a Swin Transformer."""
+    k = re.sub(rf"^{re.escape(ENCODER)}(model\.)?", BACKBONE, k)
+    if k.startswith(BACKBONE):
+        k = k.replace("embeddings.patch_embeddings.projection", "patch_embed.proj").replace("embeddings.norm", "patch_embed.norm").replace("encoder.layers", "layers")
+        k = k.replace("layernorm_before", "norm1").replace("layernorm_after", "norm2").replace("attention.output.dense", "attn.proj").replace("attention.self", "attn")
+        k = k.replace("intermediate.dense", "mlp.fc1").replace("output.dense", "mlp.fc2")
+        k = re.sub(r"hidden_states_norms\.(?:stage(\d)|(\d))", lambda m: f"norm{int(m[1]) - 1 if m[1] else m[2]}", k)
+        return re.sub(r"attn\.(query|key|value)\.", lambda m: f"attn.{m[1][0]}_proj.", k)
+    k = k.replace("model.pixel_level_module.decoder.", PIXELS).replace("mask_projection", "mask_features")
+    k = k.replace("fpn.stem", "layer_4")
+    k = re.sub(r"fpn\.layers\.(\d)\.(proj|block)", lambda m: f"{'adapter' if m[2] == 'proj' else 'layer'}_{3 - int(m[1])}", k)
+    k = re.sub(r"((?:adapter|layer)_\d)\.0\.", r"\1.", k)
+    k = re.sub(r"((?:adapter|layer)_\d)\.1\.", r"\1.norm.", k)
+    k = k.replace("model.transformer_module.decoder.layers.", PREDICTOR + "transformer.decoder.layers.").replace("model.transformer_module.decoder.layernorm", PREDICTOR + "transformer.decoder.norm")
+    k = k.replace("self_attn_layer_norm", "norm1").replace("encoder_attn_layer_norm", "norm2").replace("final_layer_norm", "norm3").replace("encoder_attn", "multihead_attn")
+    k = k.replace("mlp.fc", "linear").replace(".o_proj.", ".out_proj.")
+    k = k.replace("model.transformer_module.queries_embedder", PREDICTOR + "query_embed").replace("model.transformer_module.input_projection", PREDICTOR + "input_proj")
+    return re.sub(r"^mask_embedder\.(\d)\.0", PREDICTOR + r"mask_embed.layers.\1", k)
+
+
 def place(k, rename):
     """The name of the tensor that has one of the library's, and which third of it that is, None for all."""
     name = rename(k)

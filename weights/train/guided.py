@@ -96,6 +96,11 @@ class GuidedBase(nn.Module):
         states, masks, features = self.predictions(pixels)
         return [(self.classify(x, m, features), m) for x, m in zip(states, masks)]
 
+    def inputs(self, batch, embeddings):
+        """What forward takes of a batch and the embeddings of all phrases."""
+        at = embeddings.device
+        return batch["pixels"].to(at), embeddings[batch["prompts"].to(at)], batch["valid"].to(at)
+
     def losses(self, predictions, masks, labels):
         """The base's own losses by their names, each the sum over all predictions. Their mean over the processes is what one
         process would compute of all examples."""

@@ -1,4 +1,4 @@
-"""Networks whose classes are embeddings of CLIP's text encoder, as detectron2 saves them: FC-CLIP."""
+"""Networks whose classes are embeddings of CLIP's text encoder, as detectron2 saves them: FC-CLIP and OVSeg."""
 import json
 import math
 import re
@@ -8,15 +8,17 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, ResNetConfig
+from transformers import (Mask2FormerConfig, Mask2FormerForUniversalSegmentation, MaskFormerConfig, MaskFormerForInstanceSegmentation,
+                          ResNetConfig)
 from transformers.modeling_outputs import BackboneOutput
 
 import clip
 import detectron2
+import published
 from guided import GuidedBase
 from names import clean
 from network import MLP
-from segments import matched, phrases_of
+from segments import Crops, Start, collate_crops, matched, named, phrases_of
 
 GUIDANCE = "decoder."            # of our own tensors' names
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
@@ -43,10 +45,12 @@ class Head(nn.Module):
         self.register_buffer("names", embeddings, persistent=False)
         self.counts = [len(n) for n in numbers]
 
+    def best(self, x):
+        return torch.stack([part.amax(-1) for part in (x @ self.names.T).split(self.counts, -1)], -1)
+
     def compare(self, x, scale):
         x = F.normalize(x, dim=-1)
-        best = [part.amax(-1) for part in (x @ self.names.T).split(self.counts, -1)]
-        return scale * torch.cat((torch.stack(best, -1), x @ F.normalize(self.void.weight, dim=-1).T), -1)
+        return scale * torch.cat((self.best(x), x @ F.normalize(self.void.weight, dim=-1).T), -1)
 
     def theirs(self):
         """The names of its tensors in a checkpoint."""
@@ -74,6 +78,37 @@ class FcClipHead(Head):
         return self.compare(self.class_embed["layers"](self._mask_pooling_proj(seen) + queries), self.logit_scale.exp().clamp(max=100))
 
 
+class OVSegHead(Head):
+    void_name = "clip_adapter.non_object_embedding"
+
+    def __init__(self, d, hidden, embedding):
+        super().__init__()
+        self.class_embed = nn.ModuleDict({"layers": MLP(d, hidden, embedding)})
+        self.void = nn.Embedding(1, embedding)
+
+    def logits(self, queries, masks, features):
+        return self.compare(self.class_embed["layers"](queries), 100)
+
+
+class CropNamer(nn.Module):
+    """OVSeg's CLIP, which sees segments that are cut out. Only its mask prompts are trained."""
+
+    def __init__(self, visual, embeddings, numbers):
+        super().__init__()
+        self.visual, self.head = visual, Head()
+        self.head.know(embeddings, numbers)
+
+    def inputs(self, batch, embeddings):
+        return batch["pixels"].to(embeddings.device), batch["inside"].to(embeddings.device)
+
+    def forward(self, pixels, inside):
+        return self.visual(pixels, inside)
+
+    def losses(self, seen, _, labels):
+        """Cross entropy of the names, which are one another's negatives."""
+        return {"loss_cross_entropy": F.cross_entropy(100 * self.head.best(F.normalize(seen.float(), dim=-1)), torch.stack(labels))}
+
+
 class OpenBase(GuidedBase):
     def __init__(self, base, head, width=None):
         del base.class_predictor
@@ -92,19 +127,19 @@ def count(state, prefix):
 
 class FcClip:
     """A Mask2Former on CLIP's own image encoder."""
-    prefix, rename, head = "backbone.clip_model.", staticmethod(detectron2.mask2former), FcClipHead
-    mean, std, short, long = clip.MEAN, clip.STD, 800, 1333
-    apart = ("criterion.", detectron2.ENCODER)                            # what no checkpoint has under the base's names
+    prefix, rename, guided = "backbone.clip_model.", staticmethod(detectron2.mask2former), True
+    mean, std, short, long, side = clip.MEAN, clip.STD, 800, 1333, 1024
+    apart = rf"criterion\.|{detectron2.ENCODER}"                         # what a checkpoint does not have under the base's names
 
     @staticmethod
-    def base(config, visual):
+    def make(config, c):
         base = Mask2FormerForUniversalSegmentation(Mask2FormerConfig(
-            backbone_config=ResNetConfig(hidden_sizes=visual.widths, depths=[1] * 4, out_features=STAGES), **config))
-        base.model.pixel_level_module.encoder = Maps(visual)
-        return base
+            backbone_config=ResNetConfig(hidden_sizes=c.visual.widths, depths=[1] * 4, out_features=STAGES), **config))
+        base.model.pixel_level_module.encoder = Maps(c.visual)
+        return base, FcClipHead(base.config.hidden_dim, base.config.mask_feature_size, c.config["embedding"])
 
     @staticmethod
-    def sizes(state):
+    def sizes(state, _):
         queries, d = state[detectron2.PREDICTOR + "query_embed.weight"].shape
         encoder, ffn = detectron2.PIXELS + "transformer.encoder.layers.", detectron2.PREDICTOR + "transformer_ffn_layers."
         return {"hidden_dim": d, "feature_size": d, "num_queries": queries, "mask_feature_size": len(state[detectron2.PIXELS + "mask_features.weight"]),
@@ -112,8 +147,47 @@ class FcClip:
                 "num_attention_heads": len(state[encoder + "0.self_attn.attention_weights.bias"]) // 12,        # three levels with four points
                 "decoder_layers": 1 + count(state, ffn), "dim_feedforward": len(state[ffn + "0.linear1.weight"])}
 
+    @staticmethod
+    def settings(base, c):
+        return {"quick_gelu": c["quick_gelu"], "text_heads": c["text"]["heads"]}
 
-KINDS = {"fcclip": FcClip}
+
+class OVSeg:
+    """A MaskFormer on a Swin. Its CLIP looks at crops; the mask generator only needs the text encoder."""
+    prefix, rename, guided = "clip_adapter.clip_model.", staticmethod(detectron2.maskformer), False
+    mean, std, short, long, side = published.MEAN, published.STD, 640, 2560, 640
+    apart = rf"criterion\.|{detectron2.ENCODER}model\.layernorm\.|.*\.relative_position_index"
+
+    @staticmethod
+    def make(config, c):
+        hidden = config.pop("class_hidden", None)
+        base = MaskFormerForInstanceSegmentation(MaskFormerConfig(**config))
+        d = base.config.decoder_config.hidden_size
+        return base, OVSegHead(d, hidden or d, c.config["embedding"])
+
+    @staticmethod
+    def sizes(state, settings):
+        if detectron2.BACKBONE + "patch_embed.norm.weight" not in state:
+            raise SystemExit("its image encoder is no Swin Transformer; another one cannot be trained here")
+        layers, decoder = [f"{detectron2.BACKBONE}layers.{i}.blocks." for i in range(4)], detectron2.PREDICTOR + "transformer.decoder.layers."
+        tables = [state[b + "0.attn.relative_position_bias_table"].shape for b in layers]
+        width, (queries, d) = len(state[detectron2.BACKBONE + "patch_embed.norm.weight"]), state[detectron2.PREDICTOR + "query_embed.weight"].shape
+        return {"fpn_feature_size": len(state[detectron2.PIXELS + "layer_4.weight"]), "mask_feature_size": len(state[detectron2.PIXELS + "mask_features.weight"]),
+                "class_hidden": len(state[detectron2.PREDICTOR + "class_embed.layers.0.weight"]),
+                "backbone_config": {"model_type": "swin", "embed_dim": width, "depths": [count(state, b) for b in layers], "num_heads": [t[1] for t in tables],
+                                    "window_size": (math.isqrt(tables[0][0]) + 1) // 2, "mlp_ratio": len(state[layers[0] + "0.mlp.fc1.weight"]) / width,
+                                    "out_features": STAGES},
+                "decoder_config": {"model_type": "detr", "d_model": d, "num_queries": queries, "decoder_layers": count(state, decoder),
+                                   "decoder_attention_heads": settings.get("heads", 8), "encoder_attention_heads": settings.get("heads", 8),
+                                   "decoder_ffn_dim": len(state[decoder + "0.linear1.weight"])}}
+
+    @staticmethod
+    def settings(base, c):
+        return {"heads": base.config.decoder_config.decoder_attention_heads, "quick_gelu": c["quick_gelu"], "text_heads": c["text"]["heads"],
+                "clip_heads": c["image"]["heads"]}
+
+
+KINDS = {"fcclip": FcClip, "ovseg": OVSeg}
 
 
 def locate(path):
@@ -131,14 +205,7 @@ def has(path):
     return file.suffix == ".pth" or file.exists() and json.loads(file.read_text())["model_type"] in KINDS
 
 
-def named(path):
-    """The lines of a list of names, without numbers in front and what is no class."""
-    lines = [re.sub(r"^\d+:", "", line.strip()) for line in Path(path).read_text(encoding="utf-8").splitlines()]
-    return [line for line in lines if line and line != "invalid_class_id"]
-
-
-class Opened:
-    """What a run starts from and leaves. label[c] is the label of class c of the photos."""
+class Opened(Start):
 
     def __init__(self, options, names):
         file = locate(options.base)
@@ -158,7 +225,7 @@ class Opened:
             self.settings = json.loads(read.read_text()) if read.exists() else {}
             read = file.with_suffix(".txt")
             self.labels = named(read) if read.exists() else names
-            config, clip_state = self.kind.sizes(self.state), {k.removeprefix(self.kind.prefix): x for k, x in self.state.items() if k.startswith(self.kind.prefix)}
+            config, clip_state = self.kind.sizes(self.state, self.settings), {k.removeprefix(self.kind.prefix): x for k, x in self.state.items() if k.startswith(self.kind.prefix)}
         else:
             config = json.loads(file.read_text())
             self.name, self.state, self.settings, self.labels = config.pop("model_type"), None, {}, names
@@ -184,15 +251,15 @@ class Opened:
         else:
             self.label, self.missing = matched([clean_label(x) for x in self.labels], names)
             self.labels = names if self.missing else self.labels
-        self.base = self.kind.base({**config, "train_num_points": options.points, "id2label": dict(enumerate(self.labels))}, self.clip.visual)
-        self.head = self.kind.head(config.get("hidden_dim", 256), config.get("mask_feature_size", 256), self.clip.config["embedding"])
-        scaled = {"short": self.kind.short * options.size // 1024, "long": self.kind.long * options.size // 1024}
-        about = self.clip.config
-        self.settings = {**scaled, **self.settings, "quick_gelu": about["quick_gelu"], "text_heads": about["text"]["heads"]}
+        points = {"train_num_points": options.points} if self.kind is FcClip else {}
+        self.base, self.head = self.kind.make({**config, **points, "id2label": dict(enumerate(self.labels))}, self.clip)
+        scaled = {"short": self.kind.short * options.size // self.kind.side, "long": self.kind.long * options.size // self.kind.side}
+        self.settings = {**scaled, **self.settings, **self.kind.settings(self.base, self.clip.config)}
+        self.guided, self.prompts = self.kind.guided, options.mask_prompts
         self.mean, self.std = ([x / 255 for x in self.settings[k]] if k in self.settings else default for k, default in (("mean", self.kind.mean), ("std", self.kind.std)))
 
     def network(self, embeddings, numbers):
-        model = OpenBase(self.base, self.head, embeddings.shape[1])
+        model = OpenBase(self.base, self.head, embeddings.shape[1] if self.guided else None)
         model.head.know(embeddings, numbers)
         if self.state is not None:
             self.base.load_state_dict(detectron2.read(self.saved(self.base), self.state, self.kind.rename), strict=False)
@@ -204,7 +271,7 @@ class Opened:
 
     def saved(self, base):
         """The names of the base's tensors that a checkpoint has."""
-        return [k for k in base.state_dict() if not k.startswith(self.kind.apart)]
+        return [k for k in base.state_dict() if not re.match(self.kind.apart, k)]
 
     def export(self, model, folder):
         """The .pth, and what lies beside it. The guidance is in it by the names of our own mask decoder."""
@@ -212,11 +279,33 @@ class Opened:
         tensors = {self.kind.prefix + k: x for k, x in self.clip.state_dict().items()}
         tensors |= detectron2.write({k: base[k] for k in self.saved(model.base)}, self.kind.rename)
         tensors |= {name: head[k] for k, name in model.head.theirs().items()}
-        tensors |= {GUIDANCE + k: x for k, x in model.guidance.state_dict().items()}
+        if self.guided:
+            tensors |= {GUIDANCE + k: x for k, x in model.guidance.state_dict().items()}
         torch.save({"model": {k: x.detach().cpu().contiguous() for k, x in tensors.items()}}, folder / f"{self.name}.pth")
         (folder / f"{self.name}.txt").write_text("\n".join(self.labels) + "\n", encoding="utf-8")
         (folder / f"{self.name}.json").write_text(json.dumps(self.settings, indent=1) + "\n")
         shutil.copy(self.reader.merges, folder / "merges.txt")
+
+
+class MaskPrompts(Opened):
+    """An OVSeg of which only the mask prompts are trained."""
+
+    def network(self, embeddings, numbers):
+        if self.kind is not OVSeg:
+            raise SystemExit("--mask-prompts is for an OVSeg")
+        self.whole, visual = super().network(embeddings, numbers), self.clip.visual
+        if visual.mask_embedding is None:
+            visual.mask_embedding = nn.Parameter(torch.zeros(self.prompts, len(visual.positional_embedding) - 1, len(visual.class_embedding)))
+        if (found := len(visual.mask_embedding)) != self.prompts:
+            raise SystemExit(f"{self.prompts} mask prompts are asked for, and its CLIP has {found}")
+        visual.mask_embedding.requires_grad_(True)
+        return CropNamer(visual, embeddings, numbers)
+
+    def examples(self, photos, _, options):
+        return Crops(photos, self.label, self.clip.visual.size, options), collate_crops
+
+    def export(self, model, folder):
+        super().export(self.whole, folder)
 
 
 def clean_label(label):

@@ -14,7 +14,7 @@ from transformers.utils import logging
 import shipped
 from guided import GuidedBase
 from names import clean
-from segments import matched
+from segments import Start, matched
 from text import embed
 
 BASES = {"mask2former": Mask2FormerForUniversalSegmentation, "maskformer": MaskFormerForInstanceSegmentation}
@@ -110,8 +110,8 @@ def preprocessor(folder, size):
     return {"size": {"shortest_edge": size * 800 // 1024, "longest_edge": size * 1333 // 1024}, "image_mean": MEAN, "image_std": STD}
 
 
-class Published:
-    """What a run starts from and leaves. label[c] is the label of class c of the photos."""
+class Published(Start):
+    guided = True
 
     def __init__(self, options, names):
         self.base, self.label, self.missing = load_base(options.base, names, options.points)

@@ -1,9 +1,11 @@
-"""Photos and their segments as training examples for the public bases: COCO panoptic, or the labelled photos of data.py.
+"""Photos and their segments as training examples for the public bases: COCO panoptic, COCO-Stuff, or the labelled
+photos of data.py.
 
 An example depends on nothing but the seed and its number. So a run that goes on, or one on more graphics cards, learns from
 the same examples in the same order, and no state of a sampler has to be kept.
 """
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +14,21 @@ import numpy as np
 import torch
 
 import data
+from clip import cut
 from names import clean
+
+LEAST = 100           # pixels of a segment that CLIP may learn from
 
 
 def phrases_of(label):
     """The names that a label lists: "sofa, couch" has two."""
     return [p.strip() for p in label.split(",") if p.strip()]
+
+
+def named(path):
+    """The lines of a list of names, without numbers in front and what is no class."""
+    lines = [re.sub(r"^\d+:", "", line.strip()) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if line and line != "invalid_class_id"]
 
 
 def matched(labels, names):
@@ -81,12 +92,34 @@ class LabelledPhotos:
 
     def read(self, i):
         p = self.photos[i]
-        labels = p.labels()
-        present = [c for c in self.number if (labels == c).any()]
-        table = np.zeros(256, np.int64)
-        table[present] = range(1, len(present) + 1)
+        owner, present = one_each(p.labels(), self.number)
         classes = [self.number[c] for c in present]
-        return Segments(data.read_picture(p.picture), table[labels], classes, set(classes), self.known[p.source])
+        return Segments(data.read_picture(p.picture), owner, classes, set(classes), self.known[p.source])
+
+
+class CocoStuff:
+    """The photos in ROOT/SPLIT and their labels as detectron2 prepares them: grey PNGs in ROOT/stuffthingmaps_detectron2/SPLIT with the
+    numbers of names, 255 for none. One segment a name."""
+
+    def __init__(self, root, split, names):
+        self.photos, self.labels, self.names = Path(root) / split, Path(root) / "stuffthingmaps_detectron2" / split, names
+        self.files = sorted(p.stem for p in self.labels.glob("*.png"))
+
+    def __len__(self):
+        return len(self.files)
+
+    def read(self, i):
+        labels = cv2.imread(str(self.labels / f"{self.files[i]}.png"), cv2.IMREAD_GRAYSCALE)
+        owner, classes = one_each(labels, range(len(self.names)))
+        return Segments(data.read_picture(self.photos / f"{self.files[i]}.jpg"), owner, classes, set(classes), set(range(len(self.names))))
+
+
+def one_each(labels, numbers):
+    """Labels [H,W] as segments, one for each of those numbers that are there."""
+    present = [c for c in numbers if (labels == c).any()]
+    table = np.zeros(256, np.int64)
+    table[present] = range(1, len(present) + 1)
+    return table[labels], present
 
 
 def jitter(photo, size, scale, rng):
@@ -116,6 +149,42 @@ def ask(present, photo, options, rng):
     if not present or u < options.alone + options.refusals:
         return absent[:int(rng.integers(1, options.absent + 1))]
     return rng.permutation(present + absent[:int((options.absent + 1) * rng.random())]).tolist()
+
+
+class Crops(torch.utils.data.Dataset):
+    """The endless list of segments as CLIP sees them, cut out of their photos, and their labels."""
+
+    def __init__(self, photos, label, size, options):
+        self.photos, self.label, self.size, self.options = photos, label, size, options
+
+    def __getitem__(self, n):
+        rng, found = np.random.default_rng([self.options.seed, 2, n]), []
+        while not found:
+            photo = self.photos.read(int(rng.integers(len(self.photos))))
+            found = [k for k, area in zip(*np.unique(photo.owner, return_counts=True)) if k and area >= LEAST]
+        k = int(rng.choice(found))
+        pixels, inside = photo.pixels, photo.owner == k
+        if rng.random() < 0.5:
+            pixels, inside = pixels[:, ::-1], inside[:, ::-1]
+        seen, inside = cut(torch.from_numpy(pixels / np.float32(255)).permute(2, 0, 1), torch.from_numpy(inside.copy()), self.size)
+        return {"pixels": seen[0], "inside": inside[0], "labels": torch.tensor(self.label[photo.classes[k - 1]])}
+
+
+def collate_crops(examples):
+    """A batch: pixels [B,3,S,S], which of them are inside [B,1,S,S], and a list of labels."""
+    return {"pixels": torch.stack([e["pixels"] for e in examples]), "inside": torch.stack([e["inside"] for e in examples]),
+            "masks": [], "labels": [e["labels"] for e in examples]}
+
+
+class Start:
+    """What a run starts from and leaves: labels, of which label[c] is that of class c of the photos, missing if they are the data's own,
+    what mean and std pixels have, a reader of phrases, and whether the network reads prompts."""
+
+    def examples(self, photos, numbers, options):
+        """numbers[l] are the phrases of label l. → examples and what makes a batch of them."""
+        if not self.guided:                                               # nobody reads prompts, so all that is there is asked for
+            options.alone = options.refusals = 0
+        return Examples(photos, self.label, numbers, self.mean, self.std, options), collate
 
 
 class Examples(torch.utils.data.Dataset):

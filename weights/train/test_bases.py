@@ -8,6 +8,7 @@ answers, for the test that compares that with the engine.
 import contextlib
 import io
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -33,17 +34,20 @@ import segments
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parents[1] / "model/testdata"))
 import fcclip as oracle  # noqa: E402
+import ovseg as oracle_ovseg  # noqa: E402
 
 TINY = sorted(p.name for p in (HERE / "tiny").iterdir())
 OPEN = [name for name in TINY if opened.has(HERE / "tiny" / name)]
 LIBRARY = [name for name in TINY if name not in OPEN]
+GUIDED = [name for name in TINY if name != "ovseg"]
 NAMES = ["dog", "cat", "tree-merged", "sky-other-merged", "potted plant", "road"]
 COLOURS = [(250, 10, 10), (10, 250, 10), (10, 10, 250), (250, 250, 10), (10, 250, 250), (250, 10, 250)]
 IDS = [7, 300, 70_000]
 
 
-def coco(root, count=6):
-    """A folder as COCO's: on grey, some large rectangles of the colour of their class; a fourth of them are crowds."""
+def coco(root, count=6, halves=False):
+    """A folder as COCO's: on grey, some large rectangles of the colour of their class, or the halves above their diagonals; a fourth of
+    them are crowds."""
     rng = np.random.default_rng(5)
     (root / "train2017").mkdir(parents=True)
     (root / "annotations/panoptic_train2017").mkdir(parents=True)
@@ -55,8 +59,11 @@ def coco(root, count=6):
         for k, number in enumerate(IDS):
             c = int(rng.integers(len(NAMES)))
             y, x = int(rng.integers(h // 2)), k * w // 3
-            coded[y:y + h // 2, x:x + w // 3] = number
-            pixels[y:y + h // 2, x:x + w // 3] = COLOURS[c]
+            rows, columns = np.mgrid[:h, :w] - [[[y]], [[x]]]
+            inside = (rows >= 0) & (rows < h // 2) & (columns >= 0) & (columns < w // 3)
+            if halves:
+                inside &= rows * (w // 3) + columns * (h // 2) < (h // 2) * (w // 3)
+            coded[inside], pixels[inside] = number, COLOURS[c]
             about.append({"id": number, "category_id": 10 * c + 3, "iscrowd": int((i + k) % 4 == 3)})
         png = np.stack((coded >> 16, coded >> 8 & 255, coded & 255), -1).astype(np.uint8)   # BGR, as OpenCV writes
         cv2.imwrite(str(root / f"annotations/panoptic_train2017/{i}.png"), png)
@@ -95,12 +102,15 @@ def guided(name, **changes):
     folder = HERE / "tiny" / name
     if name in OPEN:
         points = str(changes.pop("train_num_points", 256))
+        about = json.loads((folder / "config.json").read_text())
+        for key, value in changes.items():
+            (about if key in about else about["decoder_config"])[key] = value
         with tempfile.TemporaryDirectory() as other:
-            (Path(other) / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | changes))
+            (Path(other) / "config.json").write_text(json.dumps(about))
             (Path(other) / "merges.txt").write_text((folder / "merges.txt").read_text())
             start = begin(other, ["dog, cat", "sofa", "tree", "sky", "road"], "--points", points)
             model = start.network(*known(start)).eval()
-        parts = model.base.model.pixel_level_module.decoder, model.base.model.transformer_module, model.head
+        parts = model.base.model.pixel_level_module.decoder, model.base.model.transformer_module, model.head            # and not CLIP
     else:
         config = published.AutoConfig.from_pretrained(folder)
         for key, value in changes.items():
@@ -111,18 +121,18 @@ def guided(name, **changes):
         for p in part.parameters():                                       # what begins at 0 and 1 would hide mistakes
             if p.ndim == 1:
                 p.data += torch.rand_like(p) * 0.6 - 0.3
-    return model, torch.randn(2, 3, 64, 96), torch.randn(2, 3, model.guidance.text_proj.in_features)
+    return model, torch.randn(2, 3, 64, 96), torch.randn(2, 3, model.guidance.text_proj.in_features if model.guidance else 1)
 
 
 def speak(model):
-    for key, p in model.guidance.named_parameters():
+    for key, p in model.guidance.named_parameters() if model.guidance else ():
         if ".out." in key:
             torch.nn.init.normal_(p, std=0.1)
 
 
 class Network(unittest.TestCase):
     def test_begins_as_the_base(self):
-        for name in TINY:
+        for name in GUIDED:
             model, pixels, text = guided(name)
             with torch.no_grad():
                 classes, masks = model(pixels, text)[-1]
@@ -137,7 +147,7 @@ class Network(unittest.TestCase):
             self.assertTrue(torch.equal(classes, plain_classes) and torch.equal(masks, plain_masks), name)
 
     def test_reads_the_prompts(self):
-        for name in TINY:
+        for name in GUIDED:
             model, pixels, text = guided(name)
             speak(model)
             with torch.no_grad():
@@ -387,9 +397,54 @@ class Training(unittest.TestCase):
             prompts = ["tree", "zebra"]
             with torch.no_grad():
                 classes, masks = model(pixels, start.reader.embed(prompts)[None])[-1]
-                found = exported(name, folder, pixels, prompts, start.labels, [True] * 6)
+                if name == "ovseg":
+                    found = exported_ovseg(folder, pixels, start.labels)
+                else:
+                    found = exported(name, folder, pixels, prompts, start.labels, [True] * 6)
             self.assertLess((masks - found["masks"]).abs().max(), 1e-4 * masks.std())
             self.assertLess((classes[0] - found["class logits"]).abs().max(), 1e-3 * classes.std())
+            with self.assertRaisesRegex(SystemExit, "has 6 names and the data have 1 classes"):
+                begin(folder, ["cat"], "--names", str(names))
+            if model.guidance:                                            # as it was published
+                file = next(folder.glob("*.pth"))
+                torch.save({"model": {k: x for k, x in torch.load(file, weights_only=True)["model"].items() if not k.startswith("decoder.")}}, file)
+                start = begin(file, ["cat", "sky"])
+                for key, x in start.network(*known(start)).state_dict().items():
+                    self.assertTrue(not x.any() if ".out." in key and key.startswith("guidance") else key.startswith("guidance") or torch.equal(x, saved[key]), key)
+
+    def test_mask_prompts(self):
+        """They learn, and nothing else of an OVSeg does; a run goes on."""
+        photos = self.root / "halves"
+        coco(photos, halves=True)                                         # in whole rectangles no patch is untouched
+        run(HERE / "tiny/ovseg", photos, self.root / "masks", "--steps", "1")
+        base = self.root / "masks/export"
+        more = ("--mask-prompts", "3", "--lr", "0.03", "--warmup", "0")
+        whole = run(base, photos, self.root / "whole", "--steps", "30", *more)
+        run(base, photos, self.root / "parts", "--steps", "4", *more)
+        parts = run(base, photos, self.root / "parts", "--steps", "30", *more)
+        for key, x in whole["model"].items():
+            self.assertTrue(torch.equal(x, parts["model"][key]), key)
+        losses = [json.loads(line)["loss"] for line in (self.root / "whole/log.jsonl").read_text().splitlines()]
+        self.assertLess(sum(losses[20:]), 0.7 * sum(losses[:10]), losses)
+        before, after = (torch.load(p / "ovseg.pth", weights_only=True)["model"] for p in (base, self.root / "whole/export"))
+        self.assertEqual([k for k in before if not torch.equal(before[k], after[k])], ["clip_adapter.clip_model.visual.mask_embedding"])
+        self.assertEqual(list(before), list(after))
+        with self.assertRaisesRegex(SystemExit, "2 mask prompts are asked for"):
+            run(base, photos, self.root / "wrong", "--steps", "1", "--mask-prompts", "2")
+
+    def test_stuff(self):
+        folder = self.root / "stuff"
+        for place in ("stuffthingmaps_detectron2/train2017", "train2017"):
+            (folder / place).mkdir(parents=True)
+        labels = np.full((20, 30), 255, np.uint8)
+        labels[:10, :15], labels[:10, 15:] = 2, 0
+        cv2.imwrite(str(folder / "stuffthingmaps_detectron2/train2017/a.png"), labels)
+        cv2.imwrite(str(folder / "train2017/a.jpg"), np.zeros((20, 30, 3), np.uint8))
+        (folder / "names.txt").write_text("1:dog,puppy\n2:cat\n3:tree-merged\n")
+        photos = bases.photos_of(bases.options(["--base", "", "--stuff", str(folder), "--out", "", "--names", str(folder / "names.txt")]))
+        photo = photos.read(0)
+        self.assertEqual((photos.names, len(photos), photo.classes, photo.known), (["dog", "cat", "tree"], 1, [0, 2], {0, 1, 2}))
+        np.testing.assert_array_equal(photo.owner[[0, 0, 15], [0, 20, 0]], [2, 1, 0])
 
     def test_clip_of_a_file(self):
         for name in OPEN:
@@ -403,7 +458,8 @@ class Training(unittest.TestCase):
             torch.save(have | {"input_resolution": torch.tensor(224)}, folder / "open_clip_pytorch_model.bin")
             (folder / "merges.txt").write_text((HERE / "tiny" / name / "merges.txt").read_text())
             found = begin(folder, ["cat"], "--open-clip", str(folder)).clip
-            self.assertEqual(found.config["image"], json.loads((HERE / "tiny" / name / "config.json").read_text())["clip"]["image"])
+            want = json.loads((HERE / "tiny" / name / "config.json").read_text())["clip"]
+            self.assertEqual((found.config["image"], found.config["embedding"]), (want["image"], want["embedding"]))
             for key, x in have.items():
                 self.assertTrue(torch.equal(x, found.state_dict()[key]), key)
             for why, wrong in {"lacks ln_final.weight": {k: x for k, x in have.items() if k != "ln_final.weight"},
@@ -428,9 +484,33 @@ def exported(name, folder, pixels, prompts, asked, known):
     return oracle.answer(base, see, pixels, text, counts, known, name == "fcclip-attention")
 
 
+def exported_ovseg(folder, pixels, asked):
+    """The same of an OVSeg, whose pixels are from 0 to 1 for CLIP, and the threshold of its masks that no pixel is near to."""
+    oracle.weights.clear()
+    oracle.weights.update({k: x.double() for k, x in torch.load(folder / "ovseg.pth", weights_only=True)["model"].items()})
+    base, seer, words, _ = oracle_ovseg.small()
+    out, masks, whole = oracle_ovseg.masks_of(base, pixels.double())
+    names, counts = oracle_ovseg.split(asked)
+    text, other = oracle_ovseg.read(seer, words, names), oracle.weights[oracle_ovseg.OTHER]
+    c = oracle_ovseg.class_embedding(out, oracle_ovseg.HIDDEN, text.shape[-1])
+    said = oracle_ovseg.class_logits(c, text, counts, other)
+    # A fifth of the pixels is inside, and none is so near to the threshold that rounding decides.
+    for i in range(100):
+        threshold = round((whole.quantile(0.8) + i * whole.std() / 1000).sigmoid().item(), 9)
+        if (whole - math.log(threshold / (1 - threshold))).abs().min() > oracle_ovseg.MARGIN * whole.std():
+            break
+    mean, std = (torch.tensor(x)[:, None, None] for x in (published.MEAN, published.STD))
+    seen, there, _, _ = oracle_ovseg.look(whole, (pixels[0] * std + mean).double(), seer, threshold, oracle.weights[oracle_ovseg.CLIP + "visual.mask_embedding"])
+    p = oracle_ovseg.both(said.softmax(-1)[:, :-1], oracle_ovseg.best(100 * seen @ text.T, counts).softmax(-1), there[:, None])
+    return {"masks": masks[None], "class logits": said, "threshold": threshold, "scores": torch.einsum("qc,qhw->chw", p, masks.sigmoid()).flatten(1)}
+
+
 def leave(name, folder):
-    coco(folder / "coco")
-    run(HERE / "tiny" / name, folder / "coco", folder, "--steps", "4", "--lr", "1e-2", "--warmup", "0")
+    coco(folder / "coco", halves=True)
+    first = folder / "first" if name == "ovseg" else folder
+    run(HERE / "tiny" / name, folder / "coco", first, "--steps", "4", "--lr", "1e-3" if name == "ovseg" else "1e-2", "--warmup", "0")
+    if name == "ovseg":
+        run(first / "export", folder / "coco", folder, "--mask-prompts", "3", "--steps", "4", "--lr", "0.03", "--warmup", "0")
     width, height = 96, 64
     pixels = np.random.default_rng(9).integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8)
     pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -438,11 +518,16 @@ def leave(name, folder):
     def seen(mean, std):
         return torch.from_numpy((pixels / 255.0 - mean) / std).float().permute(2, 0, 1)[None]
     if name in OPEN:
-        names = ["tree", "potted plant, zebra", "dark horse"]
+        names, settings = ["tree", "potted plant, zebra", "dark horse"], {"short": height, "long": 10 * width}
         with torch.no_grad():
-            scores = exported(name, folder / "export", seen(clip.MEAN, clip.STD), names, names, [True, True, False])["scores"]
-        about = folder / "export/fcclip.json"
-        about.write_text(json.dumps(json.loads(about.read_text()) | {"short": height, "long": 10 * width}))
+            if name == "ovseg":
+                found = exported_ovseg(folder / "export", seen(published.MEAN, published.STD), names)
+                settings["mask_threshold"] = found["threshold"]
+            else:
+                found = exported(name, folder / "export", seen(clip.MEAN, clip.STD), names, names, [True, True, False])
+        scores = found["scores"]
+        about = next((folder / "export").glob("*.json"))
+        about.write_text(json.dumps(json.loads(about.read_text()) | settings))
     else:
         names = ["tree", "potted plant", "dog"]
         reader = published.Reader(HERE.parent / "default")
