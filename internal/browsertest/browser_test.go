@@ -22,15 +22,14 @@ type browser struct {
 	slow     bool
 }
 
-// patience is how long the whole suite may take in the browser. It takes about two minutes on two
-// cores; a busy machine needs more, and so do a graphics card made of software and a checkpoint of
-// the usual size.
+// patience is how long a page may say nothing: longer than any of the suite's tests may take, see js/test/suite.js. A page
+// that the system has ended, for want of memory, says nothing more.
 func (b browser) patience() time.Duration {
 	switch {
 	case os.Getenv("PMP_CHECKPOINT") != "":
-		return 50 * time.Minute
+		return 30 * time.Minute
 	case b.slow:
-		return 16 * time.Minute
+		return 20 * time.Minute
 	}
 	return 10 * time.Minute
 }

@@ -87,6 +87,7 @@ func TestDocsLinks(t *testing.T) {
 
 // TestDocsCommands looks for the scripts and tests that the documents' commands name. cmd/pmp runs those of pmp itself.
 func TestDocsCommands(t *testing.T) {
+	t.Parallel()
 	line := regexp.MustCompile(`(?m)^    (?:[A-Z_]+=\S+ )*(\./\w+\.sh|go test)(.*)`)
 	pattern := regexp.MustCompile(`-(?:run|fuzz) (?:'([^']*)'|(\S+))`)
 	found := 0
@@ -171,6 +172,7 @@ addEventListener("securitypolicyviolation", (e) => end({ error: e.violatedDirect
 
 // TestDocsSections builds and opens the sections that have files.
 func TestDocsSections(t *testing.T) {
+	t.Parallel()
 	if _, err := chromium.path(); err != nil {
 		if needed {
 			t.Fatal(err)
@@ -332,6 +334,7 @@ func linkAll(t *testing.T, from, to string) {
 
 // TestDocs runs the JavaScript without a file name, all of it in one page.
 func TestDocs(t *testing.T) {
+	t.Parallel()
 	if _, err := chromium.path(); err != nil {
 		if needed {
 			t.Fatal(err)

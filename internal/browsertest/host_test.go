@@ -13,6 +13,7 @@ import (
 // TestChromiumPlainHost opens a shared link on a host that sends no headers of its own and has the
 // site below a path, as GitHub Pages does.
 func TestChromiumPlainHost(t *testing.T) {
+	t.Parallel()
 	if _, err := chromium.path(); err != nil && needed {
 		t.Fatal(err)
 	}
@@ -31,7 +32,7 @@ func TestChromiumPlainHost(t *testing.T) {
 	c := openChromium(t)
 	c.call("Page.navigate", map[string]any{"url": s.URL + "/repo/#words=cat;helicopter&example=cat"})
 	var state any
-	for end := time.Now().Add(time.Minute); time.Now().Before(end) && state != "done" && state != "wrong"; time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(5 * time.Minute); time.Now().Before(end) && state != "done" && state != "wrong"; time.Sleep(100 * time.Millisecond) {
 		state = c.evaluate(`document.documentElement.dataset.state`)
 	}
 	got, _ := c.evaluate(`[document.documentElement.dataset.state, photo.src, ...[...document.querySelectorAll(".chip .name")].map((n) => n.innerText)].join("|")`).(string)

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-func TestKernelsChromium(t *testing.T) { runKernels(t, chromium) }
-func TestKernelsFirefox(t *testing.T)  { runKernels(t, firefox) }
+func TestKernelsChromium(t *testing.T) { t.Parallel(); runKernels(t, chromium) }
+func TestKernelsFirefox(t *testing.T)  { t.Parallel(); runKernels(t, firefox) }
 
 // runKernels runs the tests of kernel/simd in a browser: each variant of the module with each
 // number of threads, of which 8 are more than most machines that test have processors. PMP_ONLY is
@@ -24,6 +24,7 @@ func runKernels(t *testing.T, b browser) {
 	}
 	for _, variant := range []string{"plain", "relaxed"} {
 		t.Run(variant, func(t *testing.T) {
+			t.Parallel()
 			runTests(t, b, program, "threads=1,2,3,8&variant="+variant+"&run="+url.QueryEscape(os.Getenv("PMP_ONLY")))
 		})
 	}
@@ -49,7 +50,7 @@ func runTests(t *testing.T, b browser, program, query string) {
 		t.Fatal(err)
 	}
 	if !finished {
-		t.Fatalf("the tests did not come to their end within %v\nwhat they printed:\n%s\nwhat the browser printed:\n%s", b.patience(), s.log(), printed)
+		t.Fatalf("the tests did not come to their end, and said nothing for %v\nwhat they printed:\n%s\nwhat the browser printed:\n%s", b.patience(), s.log(), printed)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -56,7 +56,10 @@ func checkData(t *testing.T, s *testServer, data []byte) {
 	for _, m := range a.Masks {
 		prompts = append(prompts, m.Text)
 	}
+	asking.Lock()
+	defer asking.Unlock()
 	picture, result := native(t, a.Base, filepath.Join(s.site, "examples", a.Photo), prompts, model.Options{Threshold: a.Threshold})
+	defer picture.Close()
 	pixels := make([]byte, picture.Width*picture.Height)
 	for i, m := range a.Masks {
 		want := result.Prompts[i]
@@ -105,6 +108,9 @@ func overlap(a, b []byte) float64 {
 	return float64(both) / float64(any)
 }
 
+// asking is held by the one test that asks the command line's engine.
+var asking sync.Mutex
+
 var loadNative = sync.OnceValues(func() (*model.Model, error) {
 	m, err := weights.Load(func(name string) ([]byte, error) {
 		return os.ReadFile(filepath.Join(root, "weights/default", name))
@@ -135,7 +141,6 @@ func native(t *testing.T, base, name string, prompts []string, o model.Options) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { p.Close() })
 	if err := p.Write(img.Pix); err != nil {
 		t.Fatal(err)
 	}

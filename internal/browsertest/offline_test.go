@@ -10,6 +10,7 @@ import (
 
 // TestOffline opens the page, ends its server, and opens it again: transformers.js#992.
 func TestOffline(t *testing.T) {
+	t.Parallel()
 	s := httptest.NewServer(serve.Handler(site(t), false))
 	defer s.Close()
 	c := openChromium(t)
@@ -17,7 +18,7 @@ func TestOffline(t *testing.T) {
 		t.Helper()
 		c.evaluate(`window.old = true`)
 		c.call("Page.navigate", map[string]any{"url": s.URL + "/?keep&example=cat"})
-		for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		for end := time.Now().Add(5 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
 			switch c.evaluate(`!window.old && document.documentElement.dataset.state`) {
 			case "done":
 				return // within 50 ms

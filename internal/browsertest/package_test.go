@@ -94,6 +94,7 @@ func run(t *testing.T, dir, program string, args ...string) []byte {
 }
 
 func TestNode(t *testing.T) {
+	t.Parallel()
 	node := need(t, "node")
 	dir := app(t)
 	img, err := photo.Read(filepath.Join(root, "dist/site/examples/cat.jpg"))
@@ -126,6 +127,7 @@ func TestNode(t *testing.T) {
 
 // TestTypes compiles what the package's types allow; what they refuse is marked there.
 func TestTypes(t *testing.T) {
+	t.Parallel()
 	need(t, "node")
 	dir, tools := app(t), installed(t)
 	if tools == "" {
@@ -146,6 +148,7 @@ const plainHTML = `<!doctype html><meta charset="utf-8"><link rel="icon" href="d
 // nothing but the package: imgly#164. Bundlers find its worker, its threads and its engine: onnxruntime#20978,
 // onnxruntime#22010, onnxruntime#22113, onnxruntime#22196.
 func TestPackage(t *testing.T) {
+	t.Parallel()
 	if _, err := chromium.path(); err != nil {
 		if needed {
 			t.Fatal(err)

@@ -66,6 +66,7 @@ type testServer struct {
 	ended    map[string]int // how often the browser did not want the rest
 	violated []string       // reports of violations of the strict policy
 	group    int            // the browser's process group
+	said     chan struct{}  // something, since it was looked at
 	finished chan struct{}
 }
 
@@ -82,7 +83,7 @@ type result struct {
 }
 
 // run opens a page, of the server unless it is a whole address, in a browser and waits until it reports that it has finished, or
-// for as long as the browser's patience. It returns what the browser printed.
+// has said nothing for as long as the browser's patience. It returns what the browser printed.
 func (s *testServer) run(b browser, page string) (printed string, finished bool, err error) {
 	s.mu.Lock()
 	if !strings.HasPrefix(page, "http") {
@@ -94,12 +95,15 @@ func (s *testServer) run(b browser, page string) (printed string, finished bool,
 	if err != nil {
 		return "", false, err
 	}
-	select {
-	case <-s.finished:
-		finished = true
-	case <-time.After(b.patience()):
+	for {
+		select {
+		case <-s.finished:
+			return stop(), true, nil
+		case <-s.said:
+		case <-time.After(b.patience()):
+			return stop(), false, nil
+		}
 	}
-	return stop(), finished, nil
 }
 
 func newTestServer(t *testing.T, site, suite string) *testServer {
@@ -107,7 +111,7 @@ func newTestServer(t *testing.T, site, suite string) *testServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &testServer{site: site, suite: suite, policy: headers.For("/").Get("Content-Security-Policy"), finished: make(chan struct{}),
+	s := &testServer{site: site, suite: suite, policy: headers.For("/").Get("Content-Security-Policy"), said: make(chan struct{}, 1), finished: make(chan struct{}),
 		asked: map[string]int{}, sent: map[string]int{}, ended: map[string]int{}}
 	s.Server = httptest.NewServer(http.HandlerFunc(s.serve))
 	t.Cleanup(s.Close)
@@ -499,6 +503,10 @@ func (s *testServer) report(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.results = append(s.results, got)
+	select {
+	case s.said <- struct{}{}:
+	default:
+	}
 	if got.Finish {
 		close(s.finished)
 	}

@@ -129,7 +129,7 @@ func openChromium(t *testing.T) *devtools {
 		to.Close()
 		from.Close()
 	})
-	from.SetReadDeadline(time.Now().Add(5 * time.Minute))
+	from.SetReadDeadline(time.Now().Add(15 * time.Minute))
 	c := &devtools{t: t, to: to, from: bufio.NewReaderSize(from, 1<<20)}
 	var target struct{ TargetID string }
 	c.result(c.call("Target.createTarget", map[string]any{"url": "about:blank"}), &target)

@@ -15,10 +15,12 @@ const root = "../.."
 // needed says that a missing browser is a failure, as in ./build.sh test.
 var needed = os.Getenv("PMP_NEED_BROWSERS") != ""
 
-func TestChromium(t *testing.T)         { runSuite(t, chromium, "strict") }
-func TestChromiumIsolated(t *testing.T) { runSuite(t, chromium, "isolated") }
-func TestFirefox(t *testing.T)          { runSuite(t, firefox, "strict") }
-func TestFirefoxIsolated(t *testing.T)  { runSuite(t, firefox, "isolated") }
+// A page keeps one processor busy most of the time, so tests run side by side.
+
+func TestChromium(t *testing.T)         { t.Parallel(); runSuite(t, chromium, "strict") }
+func TestChromiumIsolated(t *testing.T) { t.Parallel(); runSuite(t, chromium, "isolated") }
+func TestFirefox(t *testing.T)          { t.Parallel(); runSuite(t, firefox, "strict") }
+func TestFirefoxIsolated(t *testing.T)  { t.Parallel(); runSuite(t, firefox, "isolated") }
 
 // runSuite opens the suite in a browser and makes a subtest of each of its tests.
 func runSuite(t *testing.T, b browser, mode string) {
@@ -35,7 +37,7 @@ func runSuite(t *testing.T, b browser, mode string) {
 		t.Fatal(err)
 	}
 	if !finished {
-		t.Errorf("the suite did not come to its end within %v\nwhat the page said:\n%s\nwhat the browser printed:\n%s", b.patience(), s.log(), printed)
+		t.Errorf("the suite did not come to its end, and said nothing for %v\nwhat the page said:\n%s\nwhat the browser printed:\n%s", b.patience(), s.log(), printed)
 	}
 	for _, v := range s.violated {
 		t.Error("the strict policy was violated: ", v)

@@ -13,7 +13,7 @@ const WORDS = ["cat", "dog", "sofa, couch", "helicopter"];
 
 const tests = [];
 /** Runs under /strict/ only, unless modes says more. f may return data for the server to check. */
-function test(name, f, modes = ["strict"], minutes = mode.endsWith("card") ? 5 : 2) {
+function test(name, f, modes = ["strict"], minutes = mode.endsWith("card") ? 10 : 5) {
   if (modes.includes(mode) && (!only || name.includes(only))) tests.push({ name, f, minutes });
 }
 

@@ -233,7 +233,7 @@ func start(t *testing.T, wrangler string) string {
 		log.Close()
 	})
 	base := "http://127.0.0.1:" + port
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(5 * time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		select {
 		case <-done:
 			t.Fatal("wrangler dev ended")
@@ -244,7 +244,7 @@ func start(t *testing.T, wrangler string) string {
 			return base
 		}
 	}
-	t.Fatal("the Worker did not answer within a minute")
+	t.Fatal("the Worker did not answer within five minutes")
 	return ""
 }
 
