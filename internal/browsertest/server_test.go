@@ -12,7 +12,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -42,8 +41,7 @@ import (
 //	/card/… /badcard/…  the strict policy, and a graphics card that tests can lose and fill, see card
 //	/nocard/… /hungcard/… /smallcard/… /realcard/…  the same with other cards, see cards
 //	/mortal/… /full/… /slowdisk/… /nogrow/… /nohash/… /misled/…  a worker that tests can end, and others with troubles, see troubles
-//	/small/NAME the weights as a network for smaller pictures
-//	/bases/BASE/NAME the weights of a small public checkpoint; those in the folder PMP_CHECKPOINT if BASE is own
+//	/bases/BASE/NAME the weights of a small public checkpoint, see basesOf; those in the folder PMP_CHECKPOINT if BASE is own
 //	/damage/…   the weights, with one file spoilt, see damage
 //	/heal/… /break/…  says to /damage/… that a file is whole again, that a connection breaks
 //	/threads    the browser's worker threads, see threadsOf
@@ -191,6 +189,10 @@ func (s *testServer) serve(w http.ResponseWriter, r *http.Request) {
 			s.script(w, cards[mode]+card, rest)
 			return
 		}
+		if strings.HasSuffix(rest, "/card.js") && mode != "hungcard" {
+			s.patient(w, rest)
+			return
+		}
 	case "mortal", "full", "slowdisk", "nogrow", "nohash", "misled":
 		if strings.HasSuffix(rest, "/worker.js") {
 			s.script(w, troubles[mode], rest)
@@ -212,9 +214,6 @@ func (s *testServer) serve(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		http.NotFound(w, r)
-		return
-	case "small":
-		s.small(w, r, rest)
 		return
 	case "threads":
 		s.mu.Lock()
@@ -307,6 +306,19 @@ func (s *testServer) script(w http.ResponseWriter, before, name string) {
 	data, _ := os.ReadFile(filepath.Join(s.site, path.Clean("/"+name)))
 	w.Header().Set("Content-Type", "text/javascript")
 	w.Write(append([]byte(before), data...))
+}
+
+// patient sends the package's search for a card with more patience: a card made of software, on a machine that has more
+// to do, takes longer to answer than any that is worth waiting for.
+func (s *testServer) patient(w http.ResponseWriter, name string) {
+	const usual = "const ANSWER = 10_000;"
+	data, _ := os.ReadFile(filepath.Join(s.site, path.Clean("/"+name)))
+	if !bytes.Contains(data, []byte(usual)) {
+		http.Error(w, "there is no "+usual, http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/javascript")
+	w.Write(bytes.Replace(data, []byte(usual), []byte("const ANSWER = 300_000;"), 1))
 }
 
 // card lets the page lose the card of a worker, at once or with the next that is sent to it, fill its memory, and count
@@ -419,25 +431,6 @@ func (s *testServer) asPNG(w http.ResponseWriter, name string) {
 	w.Header().Set("Content-Type", "image/png")
 	png.Encode(w, img)
 }
-
-// small sends weights whose manifest says that pictures are looked at with 256 pixels on their long
-// side, and that nothing is asked for beside the prompts: an eighth of the work.
-func (s *testServer) small(w http.ResponseWriter, r *http.Request, name string) {
-	data, err := os.ReadFile(filepath.Join(s.site, "pmp/weights", path.Clean("/"+name)))
-	if err != nil {
-		http.NotFound(w, r)
-		return
-	}
-	if name == "manifest.json" {
-		data = most.ReplaceAll(size.ReplaceAll(data, []byte("${1}256")), []byte("${1}0"))
-	}
-	w.Write(data)
-}
-
-var (
-	size = regexp.MustCompile(`("size": *)512\b`)
-	most = regexp.MustCompile(`("most": *)\d+`)
-)
 
 // damage sends weights. /damage/KIND/FILE/AT/NAME is one of them, and FILE is spoilt: "cut" ends it at byte AT, "flip"
 // changes a bit there, "held" waits there for /break/KIND/FILE/AT and then drops the connection, "dropped" does so at once,

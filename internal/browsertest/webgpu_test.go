@@ -33,8 +33,8 @@ func TestWebGPU(t *testing.T) {
 		name string
 		test func(*testing.T)
 	}{
-		{"lost", func(t *testing.T) { runSuite(t, withWebGPU, "badcard") }},
 		{"page", func(t *testing.T) { runSuite(t, withWebGPU, "card") }},
+		{"lost", func(t *testing.T) { runSuite(t, withWebGPU, "badcard") }},
 		{"aligned", func(t *testing.T) { runWebGPU(t, withWebGPU, "kernel/webgpu", "webgpu aligned nodot nosubgroups", "") }},
 		{"plain", func(t *testing.T) { runWebGPU(t, withWebGPU, "kernel/webgpu", "webgpu", quick) }},
 		{"model", func(t *testing.T) { runWebGPU(t, withWebGPU, "internal/browsertest/wholemodel", "webgpu", "") }},
