@@ -150,7 +150,7 @@ def options(argv=None):
     p.add_argument("--base", required=True, help="folder of a Mask2Former or a MaskFormer: config.json, and the tensors if it is trained; or the .pth of an FC-CLIP or an OVSeg, "
                    "its folder, or one with a config.json")
     p.add_argument("--backbone", help="folder of a classifier whose backbone replaces the base's, for a base that has but a config.json "
-                   "(not for MaskFormer's Swin, which the library names otherwise), or a file of a ResNet of torchvision")
+                   "or a file of a ResNet of torchvision")
     p.add_argument("--open-clip", help="file or folder of a CLIP of open_clip or OpenAI, for an FC-CLIP or an OVSeg that has but a config.json")
     p.add_argument("--names", help="names of the data's classes that FC-CLIP and OVSeg are to be trained with: a line each in the data's order, synonyms separated by commas")
     where = p.add_mutually_exclusive_group(required=True)

@@ -209,8 +209,6 @@ class Opened(Start):
 
     def __init__(self, options, names):
         file = locate(options.base)
-        if options.backbone:
-            raise SystemExit("--backbone is for the networks of the transformers library")
         merges = [file.parent / "merges.txt"]
         if file.suffix == ".pth":
             if options.open_clip:
@@ -253,6 +251,10 @@ class Opened(Start):
             self.labels = names if self.missing else self.labels
         points = {"train_num_points": options.points} if self.kind is FcClip else {}
         self.base, self.head = self.kind.make({**config, **points, "id2label": dict(enumerate(self.labels))}, self.clip)
+        if options.backbone:
+            if self.kind is FcClip:
+                raise SystemExit("an FC-CLIP has CLIP's image encoder; --open-clip is for that, not --backbone")
+            published.load_backbone(self.base, options.backbone)
         scaled = {"short": self.kind.short * options.size // self.kind.side, "long": self.kind.long * options.size // self.kind.side}
         self.settings = {**scaled, **self.settings, **self.kind.settings(self.base, self.clip.config)}
         self.guided, self.prompts = self.kind.guided, options.mask_prompts

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from tokenizers import BertWordPieceTokenizer
-from transformers import AutoConfig, Mask2FormerForUniversalSegmentation, MaskFormerForInstanceSegmentation
+from transformers import AutoConfig, Mask2FormerForUniversalSegmentation, MaskFormerForInstanceSegmentation, SwinBackbone, SwinConfig
+from transformers.models.maskformer.modeling_maskformer_swin import MaskFormerSwinBackbone
 from transformers.utils import logging
 
 import shipped
@@ -81,10 +82,26 @@ def load_backbone(base, path):
                 raise SystemExit(f"{path} has no backbone for this base: {theirs} for {k}, which is {ours} here")
         backbone.load_state_dict(found)
         return
-    found, info = type(backbone).from_pretrained(path, config=backbone.config, output_loading_info=True)
+    swin = isinstance(backbone, MaskFormerSwinBackbone)
+    shape = ("embed_dim", "depths", "num_heads", "window_size", "mlp_ratio", "out_features")
+    config = SwinConfig(**{k: getattr(backbone.config, k) for k in shape}) if swin else backbone.config
+    found, info = (SwinBackbone if swin else type(backbone)).from_pretrained(path, config=config, output_loading_info=True)
     if missing := sorted(k for k in info["missing_keys"] if "hidden_states_norms" not in k):
         raise SystemExit(f"{path} has no backbone for this base: {missing[0]} and {len(missing) - 1} more tensors are missing")
-    backbone.load_state_dict(found.state_dict())
+    state = found.state_dict()
+    if swin:
+        own = {k: x for k, x in backbone.state_dict().items() if k.endswith("relative_position_index")}
+        state = own | {maskformers_swin(k): x for k, x in state.items()}
+    backbone.load_state_dict(state)
+
+
+def maskformers_swin(k):
+    """The name that MaskFormer has for a tensor of a Swin."""
+    k = re.sub(r"^swin\.", "model.", k)
+    k = re.sub(r"attention\.([qkv])_proj\.", lambda m: f"attention.self.{dict(q='query', k='key', v='value')[m[1]]}.", k)
+    k = k.replace("attention.o_proj.", "attention.output.dense.").replace("attention.relative_position_bias.", "attention.self.")
+    k = k.replace("mlp.fc1.", "intermediate.dense.").replace("mlp.fc2.", "output.dense.")
+    return re.sub(r"hidden_states_norms\.stage(\d)", lambda m: f"hidden_states_norms.{int(m[1]) - 1}", k)
 
 
 def torchvision(path):

@@ -219,6 +219,23 @@ class Network(unittest.TestCase):
                 with self.assertRaisesRegex(SystemExit, "has no backbone"):
                     published.load_backbone(model.base, folder)
 
+    def test_backbone_of_maskformer(self):
+        """Its Swin, which the library names otherwise, makes the maps of a classifier's."""
+        for name in ("maskformer-swin", "ovseg"):
+            model, pixels, _ = guided(name)
+            backbone = model.base.model.pixel_level_module.encoder
+            config = transformers.SwinConfig(**{k: getattr(backbone.config, k) for k in ("embed_dim", "depths", "num_heads", "window_size", "mlp_ratio", "out_features")})
+            classifier = transformers.SwinForImageClassification(config)
+            for p in classifier.parameters():
+                p.data += torch.rand_like(p) * 0.2 - 0.1
+            with tempfile.TemporaryDirectory() as folder:
+                classifier.save_pretrained(folder)
+                published.load_backbone(model.base, folder)
+                want = transformers.SwinBackbone.from_pretrained(folder, config=config).eval()
+            with torch.no_grad():
+                for ours, theirs in zip(backbone.eval()(pixels).feature_maps, want(pixels).feature_maps, strict=True):
+                    self.assertLess((ours - theirs).abs().max(), 1e-5 * theirs.abs().max(), name)
+
     def test_torchvision(self):
         """A classifier in torchvision's names, written down here, makes the maps of the backbone that it fills."""
         model, _, _ = guided("mask2former-resnet")
