@@ -49,6 +49,17 @@ try() {
 	fi
 }
 
+# What the tests that failed or did not come to an end printed, of all that "go test -v" did.
+said() {
+	awk '/^=== (RUN|NAME|CONT) / { test = $3; next }
+		/^=== / { next }
+		/^ *--- (PASS|SKIP): / { delete lines[$3]; next }
+		/^ *--- FAIL: / { printf "%s%s\n", lines[$3], $0; delete lines[$3]; test = ""; next }
+		/^(ok|PASS|\?)/ { delete lines; test = ""; next }
+		{ lines[test] = lines[test] $0 "\n" }
+		/^FAIL/ { for (t in lines) printf "%s", lines[t]; delete lines; test = "" }' "$1"
+}
+
 # Runs Go tests and counts them; if one fails, shows what the failing ones printed.
 passed=0
 tests() {
@@ -57,7 +68,7 @@ tests() {
 	log=$(mktemp)
 	if ! "$@" -v >"$log" 2>&1; then
 		echo "failed"
-		grep -vE '^ *(=== |--- (PASS|SKIP))|^(ok|PASS|\?) ?' "$log" | tail -n 120 >&2
+		said "$log" | tail -n 200 >&2
 		printf '\n%s\n' "$advice" >&2
 		rm -f "$log"
 		exit 1

@@ -91,7 +91,7 @@ func TestConfigDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	optional := map[string]string{"contrast": "names", "edges": "epsilon"} // which may be left out, and what they must have if not
+	optional := map[string]string{"contrast": "names", "edges": "epsilon", "keep": ""} // which may be left out, and what they must have if not
 	var left map[string]any
 	without := func(member string) (err error) {
 		var all map[string]any
@@ -116,11 +116,13 @@ func TestConfigDocumented(t *testing.T) {
 		for _, m := range regexp.MustCompile("`([a-z0-9_]+)`").FindAllStringSubmatch(first, -1) {
 			members++
 			name := m[1]
-			err := without(name)
-			if part, ok := optional[name]; ok {
+			err, wrong := without(name), "is missing"
+			if part, ok := optional[name]; ok && part != "" {
 				name = part
+			} else if ok {
+				wrong = "should be a number"
 			}
-			if err == nil || !strings.Contains(err.Error(), `member "`+name+`" is missing`) {
+			if err == nil || !strings.Contains(err.Error(), `member "`+name+`" `+wrong) {
 				t.Errorf("without %s: %v", m[1], err)
 			}
 		}

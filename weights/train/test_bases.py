@@ -368,15 +368,16 @@ class Training(unittest.TestCase):
             np.testing.assert_allclose(rates, [0.1, 0.2, 0.3, 0.04])
 
     def test_processes(self):
-        """Two processes compute what one does of all examples. MaskFormer's losses have no random points."""
-        base, steps = HERE / "tiny/maskformer-resnet", ("--steps", "2", "--warmup", "0")
-        run(base, self.root / "coco", self.root / "one", *steps)
-        subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(HERE / "bases.py"),
-                        *arguments(base, self.root / "coco", self.root / "two", *steps)], check=True, capture_output=True)
-        one, two = ([json.loads(line) for line in (self.root / p / "log.jsonl").read_text().splitlines()] for p in ("one", "two"))
-        for a, b in zip(one, two, strict=True):
-            for key in a:
-                self.assertLess(abs(a[key] - b[key]), 1e-4 * abs(a[key]), key)
+        """Two processes compute what one does of all examples. MaskFormer's and OVSeg's losses have no random points."""
+        for name in "maskformer-resnet", "ovseg":
+            base, steps, root = HERE / "tiny" / name, ("--steps", "2", "--warmup", "0"), self.root / name
+            run(base, self.root / "coco", root / "one", *steps)
+            subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(HERE / "bases.py"),
+                            *arguments(base, self.root / "coco", root / "two", *steps)], check=True, capture_output=True)
+            one, two = ([json.loads(line) for line in (root / p / "log.jsonl").read_text().splitlines()] for p in ("one", "two"))
+            for a, b in zip(one, two, strict=True):
+                for key in a:
+                    self.assertLess(abs(a[key] - b[key]), 1e-4 * abs(a[key]), (name, key))
 
     def test_export(self):
         """The export is a checkpoint of the transformers library, from which another run starts with the guidance it has."""
@@ -392,7 +393,6 @@ class Training(unittest.TestCase):
         begun = torch.load(self.root / "again/last.pt", weights_only=True)["model"]
         for key, x in saved["model"].items():
             self.assertTrue(torch.equal(x, begun[key]), key)
-
 
     def test_opened(self):
         """What is exported is what was trained, of which CLIP stays as it was, and makes of pictures what the oracle of the engine makes of it."""
