@@ -81,6 +81,21 @@ func TestSegment(t *testing.T) {
 	}
 }
 
+func TestTold(t *testing.T) {
+	for _, test := range []struct {
+		mask engine.Mask
+		want string
+	}{
+		{engine.Mask{Text: "dog", Score: 0.02}, "dog                      not in this picture (0.02)"},
+		{engine.Mask{Text: "tower", Score: 0.59, Present: true}, "tower                    0.59  unsure where"},
+		{engine.Mask{Text: "cat", Score: 0.99, Present: true, Area: 50, BBox: [4]int{1, 2, 5, 10}}, "cat                      0.99   25.0 % of the picture, x 1 y 2, 5 × 10"},
+	} {
+		if got := told(test.mask, 200); got != test.want {
+			t.Errorf("it says %q, not %q", got, test.want)
+		}
+	}
+}
+
 func decodePNG(t *testing.T, name string) image.Image {
 	t.Helper()
 	f, err := os.Open(name)

@@ -60,14 +60,21 @@ func segment(args []string, out io.Writer) error {
 		return answer.Write(out)
 	}
 	for _, k := range answer.Masks {
-		if !k.Present {
-			fmt.Fprintf(out, "%-24s not in this picture (%.2f)\n", k.Text, k.Score)
-			continue
-		}
-		fmt.Fprintf(out, "%-24s %.2f  %5.1f %% of the picture, x %d y %d, %d × %d\n", k.Text, k.Score,
-			100*float64(k.Area)/float64(img.Rect.Dx()*img.Rect.Dy()), k.BBox[0], k.BBox[1], k.BBox[2], k.BBox[3])
+		fmt.Fprintln(out, told(k, img.Rect.Dx()*img.Rect.Dy()))
 	}
 	return nil
+}
+
+// told is what a person reads of one prompt's mask on a picture of so many pixels.
+func told(k engine.Mask, pixels int) string {
+	switch {
+	case !k.Present:
+		return fmt.Sprintf("%-24s not in this picture (%.2f)", k.Text, k.Score)
+	case k.Area == 0: // its place went to other prompts, or is nowhere above the threshold
+		return fmt.Sprintf("%-24s %.2f  unsure where", k.Text, k.Score)
+	}
+	return fmt.Sprintf("%-24s %.2f  %5.1f %% of the picture, x %d y %d, %d × %d", k.Text, k.Score,
+		100*float64(k.Area)/float64(pixels), k.BBox[0], k.BBox[1], k.BBox[2], k.BBox[3])
 }
 
 func writeMasks(dir string, bounds image.Rectangle, masks []engine.Mask) error {
