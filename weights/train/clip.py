@@ -219,31 +219,33 @@ class CLIP(nn.Module):
 PROMPTS = "visual.mask_embedding"
 
 
+def count(state, prefix):
+    """How many members the list of modules with this prefix has."""
+    return len({k[len(prefix):].split(".")[0] for k in state if k.startswith(prefix)})
+
+
 def sizes(state):
     """The config of a state dict's CLIP; heads and activation are those that CLIP's own have."""
-    def count(prefix):
-        return len({k[len(prefix):].split(".")[0] for k in state if k.startswith(prefix)})
-
     def rows(name):
         return state[name].shape[0]
     width, embedding = state["text_projection"].shape
     if "visual.trunk.stem.0.weight" in state:
         image = {"kind": "convnext", "widths": [rows(f"visual.trunk.stages.{i}.blocks.0.gamma") for i in range(4)],
-                 "depths": [count(f"visual.trunk.stages.{i}.blocks.") for i in range(4)]}
+                 "depths": [count(state, f"visual.trunk.stages.{i}.blocks.") for i in range(4)]}
         if "visual.head.mlp.fc1.weight" in state:
             image["hidden"] = rows("visual.head.mlp.fc1.weight")
     elif "visual.attnpool.positional_embedding" in state:
-        image = {"kind": "resnet", "width": rows("visual.conv3.weight"), "depths": [count(f"visual.layer{i}.") for i in range(1, 5)],
+        image = {"kind": "resnet", "width": rows("visual.conv3.weight"), "depths": [count(state, f"visual.layer{i}.") for i in range(1, 5)],
                  "side": math.isqrt(rows("visual.attnpool.positional_embedding") - 1)}
     elif "visual.class_embedding" in state:
         wide = rows("visual.class_embedding")
-        image = {"kind": "vit", "width": wide, "layers": count("visual.transformer.resblocks."), "heads": max(wide // 64, 1),
+        image = {"kind": "vit", "width": wide, "layers": count(state, "visual.transformer.resblocks."), "heads": max(wide // 64, 1),
                  "patch": state["visual.conv1.weight"].shape[-1], "side": math.isqrt(rows("visual.positional_embedding") - 1),
                  "hidden": rows("visual.transformer.resblocks.0.mlp.c_fc.weight"), "prompts": rows(PROMPTS) if PROMPTS in state else 0}
     else:
         raise SystemExit("its CLIP has no ConvNeXt, no ResNet and no vision transformer of the usual names")
     return {"image": image, "embedding": embedding, "quick_gelu": image["kind"] != "convnext", "vocab": rows("token_embedding.weight"),
-            "text": {"layers": count("transformer.resblocks."), "width": width, "heads": max(width // 64, 1), "hidden": rows("transformer.resblocks.0.mlp.c_fc.weight")}}
+            "text": {"layers": count(state, "transformer.resblocks."), "width": width, "heads": max(width // 64, 1), "hidden": rows("transformer.resblocks.0.mlp.c_fc.weight")}}
 
 
 def build(state, **changes):

@@ -121,10 +121,6 @@ class OpenBase(GuidedBase):
 
 # ----------------------------------------------------------------------------------------------------------- checkpoints
 
-def count(state, prefix):
-    return len({k[len(prefix):].split(".")[0] for k in state if k.startswith(prefix)})
-
-
 class FcClip:
     """A Mask2Former on CLIP's own image encoder."""
     prefix, rename, guided = "backbone.clip_model.", staticmethod(detectron2.mask2former), True
@@ -143,9 +139,9 @@ class FcClip:
         queries, d = state[detectron2.PREDICTOR + "query_embed.weight"].shape
         encoder, ffn = detectron2.PIXELS + "transformer.encoder.layers.", detectron2.PREDICTOR + "transformer_ffn_layers."
         return {"hidden_dim": d, "feature_size": d, "num_queries": queries, "mask_feature_size": len(state[detectron2.PIXELS + "mask_features.weight"]),
-                "encoder_layers": count(state, encoder), "encoder_feedforward_dim": len(state[encoder + "0.linear1.weight"]),
+                "encoder_layers": clip.count(state, encoder), "encoder_feedforward_dim": len(state[encoder + "0.linear1.weight"]),
                 "num_attention_heads": len(state[encoder + "0.self_attn.attention_weights.bias"]) // 12,        # three levels with four points
-                "decoder_layers": 1 + count(state, ffn), "dim_feedforward": len(state[ffn + "0.linear1.weight"])}
+                "decoder_layers": 1 + clip.count(state, ffn), "dim_feedforward": len(state[ffn + "0.linear1.weight"])}
 
     @staticmethod
     def settings(base, c):
@@ -174,10 +170,10 @@ class OVSeg:
         width, (queries, d) = len(state[detectron2.BACKBONE + "patch_embed.norm.weight"]), state[detectron2.PREDICTOR + "query_embed.weight"].shape
         return {"fpn_feature_size": len(state[detectron2.PIXELS + "layer_4.weight"]), "mask_feature_size": len(state[detectron2.PIXELS + "mask_features.weight"]),
                 "class_hidden": len(state[detectron2.PREDICTOR + "class_embed.layers.0.weight"]),
-                "backbone_config": {"model_type": "swin", "embed_dim": width, "depths": [count(state, b) for b in layers], "num_heads": [t[1] for t in tables],
+                "backbone_config": {"model_type": "swin", "embed_dim": width, "depths": [clip.count(state, b) for b in layers], "num_heads": [t[1] for t in tables],
                                     "window_size": (math.isqrt(tables[0][0]) + 1) // 2, "mlp_ratio": len(state[layers[0] + "0.mlp.fc1.weight"]) / width,
                                     "out_features": STAGES},
-                "decoder_config": {"model_type": "detr", "d_model": d, "num_queries": queries, "decoder_layers": count(state, decoder),
+                "decoder_config": {"model_type": "detr", "d_model": d, "num_queries": queries, "decoder_layers": clip.count(state, decoder),
                                    "decoder_attention_heads": settings.get("heads", 8), "encoder_attention_heads": settings.get("heads", 8),
                                    "decoder_ffn_dim": len(state[decoder + "0.linear1.weight"])}}
 
