@@ -128,10 +128,60 @@ func TestDuplicates(t *testing.T) {
 		}
 		// Case and spaces are not part of a name.
 		b := segmented(t, p, "dog", "cat", "  DOG ")
-		if !slices.Equal(b.maps[0], b.maps[2]) {
-			t.Error("a prompt in capitals has another answer")
+		near(t, "map of a prompt in capitals", b.maps[2], b.maps[0])
+	})
+}
+
+// The same word twice does not share what one word gets.
+func TestSameTwice(t *testing.T) {
+	onDevices(t, func(t *testing.T, m *Model) {
+		p := lawPicture(t, m)
+		// More prompts than the device has maps for at once.
+		prompts := []string{"dog", "sofa, couch", "Dog "}
+		for i := range mapsAtOnce - 1 {
+			prompts = append(prompts, "thing "+strings.Repeat("i", i))
+		}
+		prompts = append(prompts, "SOFA ,couch")
+		of := map[int]int{2: 0, len(prompts) - 1: 1}
+		var once []string
+		for i, prompt := range prompts {
+			if _, again := of[i]; !again {
+				once = append(once, prompt)
+			}
+		}
+		for _, n := range []int{3, len(prompts)} {
+			b, err := p.Segment(prompts[:n], Options{Presence: -1})
+			must(t, err)
+			twice := copied(t, b)
+			a, err := p.Segment(once[:min(n-1, len(once))], Options{Presence: -1})
+			must(t, err)
+			alone := copied(t, a)
+			for i, at := 0, 0; i < n; i++ {
+				if from, again := of[i]; again {
+					if twice.scores[i] != twice.scores[from] || !slices.Equal(twice.maps[i], twice.maps[from]) {
+						t.Errorf("%q and %q of %d prompts have two answers", prompts[from], prompts[i], n)
+					}
+					continue
+				}
+				near(t, "map of "+prompts[i], twice.maps[i], alone.maps[at])
+				near(t, "score of "+prompts[i], twice.scores[i:i+1], alone.scores[at:at+1])
+				at++
+			}
+			if slices.ContainsFunc(b.Named, func(n Named) bool { _, again := of[n.Prompt]; return again }) {
+				t.Error("a proposal is called by the second of two that are the same")
+			}
 		}
 	})
+}
+
+// copied is what a result says, of its masks the prompts'.
+func copied(t testing.TB, r *Result) (a answer) {
+	t.Helper()
+	for i, p := range r.Prompts {
+		s, _ := r.Map(i)
+		a.scores, a.maps = append(a.scores, p.Score), append(a.maps, s)
+	}
+	return a
 }
 
 // A recording with more slots than phrases gives the same answer.

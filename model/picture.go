@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/pmp-seg/pmp/kernel"
 	"github.com/pmp-seg/pmp/model/token"
@@ -461,7 +462,8 @@ type Named struct {
 }
 
 // Segment finds each prompt in an encoded picture. A prompt may hold several
-// phrases for one thing, separated by commas.
+// phrases for one thing, separated by commas. The same prompt twice is asked
+// for once and answered twice; a label map has the first of the two.
 func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 	m := p.model
 	switch {
@@ -472,7 +474,15 @@ func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 	case !(o.Threshold >= 0 && o.Threshold < 1 || o.Threshold == NoThreshold):
 		return nil, ErrThreshold
 	}
-	shares, beside, err := m.network.ask(p, prompts, o)
+	// The limits hold even if all prompts are the same.
+	if _, _, err := split(prompts); err != nil {
+		return nil, err
+	}
+	different, of := distinct(prompts)
+	if o.named != nil {
+		different = prompts
+	}
+	shares, beside, err := m.network.ask(p, different, o)
 	if err != nil {
 		return nil, err
 	}
@@ -484,9 +494,20 @@ func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 	case NoThreshold:
 		r.Theta = 0
 	}
-	class, peaks := make([]float32, len(prompts)*m.decoder.q), make([]float32, len(prompts))
+	q := m.decoder.q
+	class, peaks := make([]float32, len(different)*q), make([]float32, len(prompts))
 	if err := p.session.Fetch(p.reply.class, kernel.Bytes(class)); err != nil {
 		return nil, err
+	}
+	if len(different) < len(prompts) {
+		if err := p.session.Wait(); err != nil {
+			return nil, err
+		}
+		class, shares, beside = forAll(class, q, of), forAll(shares, 1, of), forAll(beside, q, of)
+		p.held = held{}
+		if err := p.session.Write(p.reply.class, kernel.Bytes(class)); err != nil {
+			return nil, err
+		}
 	}
 	for chunk := range r.chunks() {
 		if err := r.make(chunk); err != nil {
@@ -507,17 +528,42 @@ func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 	if presence == 0 {
 		presence = 0.5
 	}
-	r.Named = make([]Named, m.decoder.q)
+	r.Named = make([]Named, q)
 	for t, text := range prompts {
-		for q, x := range class[t*m.decoder.q : (t+1)*m.decoder.q] {
-			if x > r.Named[q].P {
-				r.Named[q] = Named{t, x}
+		for i, x := range class[t*q : (t+1)*q] {
+			if x > r.Named[i].P {
+				r.Named[i] = Named{t, x}
 			}
 		}
-		score := m.Config.Presence.score(p.best(class, t), peaks[t], p.best(beside, t), shares[t], len(prompts))
+		score := m.Config.Presence.score(p.best(class, t), peaks[t], p.best(beside, t), shares[t], len(different))
 		r.Prompts = append(r.Prompts, Answer{Text: text, Score: score, Present: score >= presence})
 	}
 	return r, nil
+}
+
+// distinct are the prompts that differ in more than case and spaces, and which
+// of them each prompt is.
+func distinct(prompts []string) (different []string, of []int) {
+	var known [][]string
+	for _, prompt := range prompts {
+		phrases := token.Phrases(prompt)
+		at := slices.IndexFunc(known, func(k []string) bool { return slices.EqualFunc(k, phrases, strings.EqualFold) })
+		if at < 0 {
+			at, known, different = len(known), append(known, phrases), append(different, prompt)
+		}
+		of = append(of, at)
+	}
+	return different, of
+}
+
+// forAll gives each prompt the n numbers of the one that it is of; nil stays nil.
+func forAll(x []float32, n int, of []int) (all []float32) {
+	for _, i := range of {
+		if x != nil {
+			all = append(all, x[i*n:(i+1)*n]...)
+		}
+	}
+	return all
 }
 
 // contrast asks for the common names beside the prompts. It returns where the
