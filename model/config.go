@@ -16,6 +16,7 @@ type Config struct {
 	// The second stage: see secondStage.
 	Alpha, Beta float32 // its share for trained and for other names
 	Keep        float32 // what the class head keeps of that share, from 0 to 1
+	Cap         float32 // the P at which proposals are told apart for names that were never trained, 1 as they are: see capped
 	Kappa, B0   float32 // scale and offset of its cosine
 	SeenHi      float32 // similarity from which a phrase counts as trained
 	SeenLo      float32 // similarity up to which it counts as unseen

@@ -36,7 +36,7 @@ func testConfig() Config {
 	return Config{
 		D: 128, DM: 64, Heads: 8, Queries: 24, Layers: 3, Size: 256, PMP: true,
 		Text:  TextConfig{Width: 384, Heads: 12, FFN: 1536, Layers: 2, Vocab: 113, Rank: 128, MaxTokens: 64, Embedding: 384},
-		Alpha: 0.1, Beta: 0.7, Keep: 0.3, Kappa: 12, B0: 0.05, SeenHi: 0.1, SeenLo: -0.05, Theta: 0.5,
+		Alpha: 0.1, Beta: 0.7, Keep: 0.3, Cap: 1, Kappa: 12, B0: 0.05, SeenHi: 0.1, SeenLo: -0.05, Theta: 0.5,
 		Presence:  Presence{Bias: -5, Logit: 0.8, Peak: 0.4, Prompts: -0.2},
 		Templates: []string{"{}", "a photo of {}."},
 		Rows:      48, Rank: 16, Trained: 5,

@@ -252,6 +252,18 @@ func (c Config) share(near float32) float32 {
 	return c.Alpha + (c.Beta-c.Alpha)*unseen
 }
 
+// unseen tells from the prompts' shares how far each is a name that was never
+// trained, from 0 to 1. It is nil if none is, or if that makes no difference.
+func (c Config) unseen(shares []float32) (unseen []float32) {
+	if c.Cap >= 1 || c.Beta <= c.Alpha || len(shares) == 0 || slices.Max(shares) <= c.Alpha {
+		return nil
+	}
+	for _, w := range shares {
+		unseen = append(unseen, (w-c.Alpha)/(c.Beta-c.Alpha))
+	}
+	return unseen
+}
+
 // temperature is τ, by which cosines with class embeddings are multiplied.
 func (l *loader) temperature() float32 {
 	var s [1]float32

@@ -486,7 +486,7 @@ func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Result{picture: p, encodes: p.encodes, count: len(prompts), cells: p.map4.cells(), Theta: o.Threshold}
+	r := &Result{picture: p, encodes: p.encodes, count: len(different), cells: p.map4.cells(), Theta: o.Threshold}
 	p.latest, p.held = r, held{result: r}
 	switch r.Theta {
 	case 0:
@@ -494,20 +494,10 @@ func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 	case NoThreshold:
 		r.Theta = 0
 	}
-	q := m.decoder.q
-	class, peaks := make([]float32, len(different)*q), make([]float32, len(prompts))
+	q, unseen := m.decoder.q, m.Config.unseen(shares)
+	class, peaks := make([]float32, len(different)*q), make([]float32, len(different))
 	if err := p.session.Fetch(p.reply.class, kernel.Bytes(class)); err != nil {
 		return nil, err
-	}
-	if len(different) < len(prompts) {
-		if err := p.session.Wait(); err != nil {
-			return nil, err
-		}
-		class, shares, beside = forAll(class, q, of), forAll(shares, 1, of), forAll(beside, q, of)
-		p.held = held{}
-		if err := p.session.Write(p.reply.class, kernel.Bytes(class)); err != nil {
-			return nil, err
-		}
 	}
 	for chunk := range r.chunks() {
 		if err := r.make(chunk); err != nil {
@@ -523,6 +513,20 @@ func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 	}
 	if beside == nil {
 		beside = class
+	}
+	shown := class
+	if unseen != nil {
+		shown = capped(class, unseen, m.Config.Cap)
+	}
+	if len(different) < len(prompts) {
+		class, shown, beside, shares, peaks = forAll(class, q, of), forAll(shown, q, of), forAll(beside, q, of), forAll(shares, 1, of), forAll(peaks, 1, of)
+		r.count = len(prompts)
+	}
+	if unseen != nil || len(different) < len(prompts) {
+		p.held = held{}
+		if err := p.session.Write(p.reply.class, kernel.Bytes(shown)); err != nil {
+			return nil, err
+		}
 	}
 	presence := o.Presence
 	if presence == 0 {
@@ -556,14 +560,38 @@ func distinct(prompts []string) (different []string, of []int) {
 	return different, of
 }
 
-// forAll gives each prompt the n numbers of the one that it is of; nil stays nil.
+// forAll gives each prompt the n numbers of the one that it is of.
 func forAll(x []float32, n int, of []int) (all []float32) {
 	for _, i := range of {
-		if x != nil {
-			all = append(all, x[i*n:(i+1)*n]...)
-		}
+		all = append(all, x[i*n:(i+1)*n]...)
 	}
 	return all
+}
+
+// capped are the probabilities P that masks are made of, a row of Q for each
+// prompt, like class. The second stage hardly tells proposals apart, so that
+// all may have P near 1 if it is sure that a name is in the picture. The odds of
+// a name that was never trained go down alike, until its best P is at most
+// limit, where proposals differ, and then all rise in proportion, until the best
+// one is as it was. If unseen is less than 1 the odds go down by that power.
+func capped(class, unseen []float32, limit float32) []float32 {
+	shown := slices.Clone(class)
+	q := len(class) / len(unseen)
+	odds := func(p float32) float64 { return float64(p) / max(1-float64(p), 1e-7) }
+	for t, u := range unseen {
+		row := shown[t*q : (t+1)*q]
+		best := slices.Max(row)
+		factor := math.Pow(odds(limit)/max(odds(best), odds(limit)), float64(u))
+		if factor == 1 {
+			continue
+		}
+		lowered := func(p float32) float64 { x := factor * odds(p); return x / (1 + x) }
+		scale := float64(best) / lowered(best)
+		for i, p := range row {
+			row[i] = float32(scale * lowered(p))
+		}
+	}
+	return shown
 }
 
 // contrast asks for the common names beside the prompts. It returns where the

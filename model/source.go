@@ -83,6 +83,10 @@ func readConfig(m *weights.Manifest) (Config, error) {
 	if f.Has("keep") {
 		c.Keep = float32(f.Float("keep"))
 	}
+	c.Cap = 1
+	if f.Has("cap") {
+		c.Cap = float32(f.Float("cap"))
+	}
 	edges := f.Has("edges")
 	if edges {
 		c.Edges = float32(f.Fields("edges").Float("epsilon"))

@@ -17,7 +17,7 @@ from tokenizers import BertWordPieceTokenizer
 import make
 from edges import Painter
 
-PROMPTS = ["cat", "sofa, couch", "sky"]
+PROMPTS = ["cat", "sofa, couch", "sky", "sundial"]
 
 
 def read(folder):

@@ -1,4 +1,4 @@
-// Package train has no Go code: it runs the tests of what trains public bases, where
+// Package train has no Go code: it runs the tests of what trains networks, where
 // Python has torch, transformers, scipy, tokenizers, safetensors and OpenCV.
 package train
 
@@ -43,6 +43,8 @@ func python(t *testing.T, args ...string) {
 		t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
 	}
 }
+
+func TestTraining(t *testing.T) { python(t, "test_training.py") }
 
 func TestBases(t *testing.T) { python(t, "test_bases.py") }
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 import names
-from data import CARRIED, IGNORE, NEAR, OWN, is_calibration
+from data import CARRIED, IGNORE, NEAR, OWN, UNCLEAR, is_calibration
 from views import SIZE, Cache
 
 CELLS = SIZE // 4                      # mask cells along a side
@@ -67,6 +67,9 @@ class Prompts:
         """→ phrase indices [T] in random order and {position: set of class numbers whose union is its mask}."""
         k, source, own = self.classes, meta["source"], meta.get("own", {})
         present = {c: {c} for c in meta["present"] if c not in self.table.unseen_in(meta)}
+        completed = meta.get("completed", ())
+        if completed and rng.random() < 0.4:                              # what nobody has labelled is not asked for in each view
+            present = {c: group for c, group in present.items() if c not in completed}
         there = set(meta["present"]) | set(meta["tiny"]) | set(meta.get("maybe", ())) | self.table.unseen
         if source == "clothing":
             worn = set(meta["present"]) & self.worn
@@ -178,11 +181,13 @@ class Batches:
         for i, (_, meta) in enumerate(views):
             lut = np.arange(256, dtype=np.uint8)
             lut[list(self.table.unseen_in(meta))] = IGNORE
+            order, masks = self.prompts.choose(meta, self.rng)
+            asked.append(order)
+            # Where a model was unsure it may be one of the names that a model saw, but none that the photo's set labels.
+            lut[UNCLEAR] = IGNORE if set(meta.get("completed", ())) & set().union(*masks.values()) else 0
             labels = lut[self.cache.labels(meta)]
             cells[i], weights[i] = sample_cells(labels, k, self.np_rng)
             around = cell_labels(labels, cells[i])                        # [K,16]
-            order, masks = self.prompts.choose(meta, self.rng)
-            asked.append(order)
             known = around != IGNORE
             weights[i] *= known.sum(1) >= 8
             for j, (position, members) in enumerate(masks.items()):

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 
 import data
-from network import joined, load_published, logit, normalise, presence_score
+from network import capped, joined, load_published, logit, normalise, presence_score
 from views import read_pixels
 
 RIDGE = 0.5
 THETAS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)
+CAP = 0.5                                                                 # see network.capped
 EMPTY = 0.002                                                             # share of a picture below which a mask is (nearly) empty
 # Common names that are asked for beside the prompts to judge whether these are there. Names with a cosine of "below" or more to
 # a prompt are left out: they may be the same thing. More prompts than "most" are common names enough for one another.
@@ -70,11 +71,12 @@ class Request:
 
     def maps(self, s, w=None):
         """The prompts' maps S at stride 8."""
-        return torch.einsum("qt,qhw->thw", self.chances(s, w), self.masks.float())
+        shown = capped(self.chances(s, w), self.w if w is None else torch.full_like(self.w, w), s)
+        return torch.einsum("qt,qhw->thw", shown, self.masks.float())
 
     def evidence(self, s):
-        """What presence_score looks at in the answer: the best query's P and the map's peak of each name."""
-        return self.chances(s).amax(0), self.maps(s).flatten(1).amax(1)
+        """What presence_score looks at in the answer: the best query's P of each name, and the peak of a map made of P as it is."""
+        return self.chances(s).amax(0), self.maps(s | {"cap": 1.0}).flatten(1).amax(1)
 
     def overlaps(self, s, w=None):
         """IoU of each name that is there, in the label map of all names asked for; for an absent name asked for alone,
@@ -229,16 +231,17 @@ def calibrate(network, embeddings, index, common, imagenet, masked, data_dir, pe
     network.config["contrast"] = CONTRAST
     requests = collect(network, embeddings, index, classes, photos, common, left_out)
     print(f"calibration: {len(photos)} photos, {len(requests)} requests", flush=True)
-    s = {"theta": 0.5, "kappa": 0.0, "b0": 0.0, "alpha": 0.0, "beta": 0.8, "keep": 1.0, "contrast": CONTRAST}
-
-    def best(name, values, chosen=requests, w=None):
-        tried = [(score(chosen, s | {name: v}, w), v) for v in values]
-        (mean, kinds), value = max(tried, key=lambda t: t[0][0])
-        print(f"  {name} {value}: mean IoU {mean:.4f} {kinds} (tried " + ", ".join(f"{v}: {m[0]:.4f}" for m, v in tried) + ")", flush=True)
-        return value
+    s = {"theta": 0.5, "kappa": 0.0, "b0": 0.0, "alpha": 0.0, "beta": 0.8, "keep": 1.0, "cap": CAP, "contrast": CONTRAST}
 
     there = [r for r in requests if r.kind != "absent"]
-    s["theta"] = best("theta", THETAS, there, w=0.0)
+
+    def best_theta(w=None):
+        tried = [(score(there, s | {"theta": v}, w), v) for v in THETAS]
+        (mean, kinds), value = max(tried, key=lambda t: t[0][0])
+        print(f"  theta {value}: mean IoU {mean:.4f} {kinds} (tried " + ", ".join(f"{v}: {m[0]:.4f}" for m, v in tried) + ")", flush=True)
+        return value
+
+    s["theta"] = best_theta(w=0.0)
     # How far the second stage's word counts is found with names that have no masks.
     network.config.update(s)
     # Photos of names next to those left out are not asked for.
@@ -258,13 +261,13 @@ def calibrate(network, embeddings, index, common, imagenet, masked, data_dir, pe
     _, s["kappa"], s["b0"] = max(results)
     top = -1.0
     for alpha in (0.0, 0.1, 0.2, 0.3):
-        mean, kinds = score(there, s, alpha)
+        mean, kinds = score(there, s | {"alpha": alpha}, alpha)
         print(f"  alpha {alpha}: mean IoU {mean:.4f} {kinds}", flush=True)
         if mean > top + 1e-3:                                             # none, unless it helps clearly
             top, s["alpha"] = mean, alpha
     for r in requests:
         r.w[:] = s["alpha"]
-    s["theta"] = best("theta", THETAS, there)
+    s["theta"] = best_theta()
     network.config.update(s)
     requests += untrained
     for r in requests:
@@ -274,7 +277,7 @@ def calibrate(network, embeddings, index, common, imagenet, masked, data_dir, pe
     for r in requests:
         if r.kind in ("single", "absent", "new"):
             said = presence_score(*r.evidence(s), r.w, {**network.config, **s}, r.contrast)[0].item() >= 0.5
-            there = bool(r.present[0])
-            right.setdefault(("present" if there else "absent") + (" new" if r.kind == "new" else ""), []).append(said == there)
+            truth = bool(r.present[0])
+            right.setdefault(("present" if truth else "absent") + (" new" if r.kind == "new" else ""), []).append(said == truth)
     print(f"  presence {s['presence']}: right for " + ", ".join(f"{np.mean(v):.3f} of {k}" for k, v in right.items()), flush=True)
     return s

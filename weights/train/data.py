@@ -7,7 +7,7 @@ photos and the stamps have more names than a byte has numbers.
 import json
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -17,6 +17,7 @@ from names import clean, vocab_file
 
 IGNORE = 255
 OWN, MOST_OWN = 200, 8
+UNCLEAR = 254          # of a photo completed by a model: none of the names that its set labels, but it may be one of the others
 # VOC writes some of COCO's names in another way.
 VOC_TO_COCO = {"aeroplane": "airplane", "motorbike": "motorcycle", "sofa": "couch", "tv monitor": "tv"}
 MORE_SYNONYMS = {"airplane": ["plane", "jet"], "motorcycle": ["motorbikes"], "tv": ["television", "monitor", "screen"],
@@ -136,6 +137,7 @@ class Photo:
     labels: object        # () → uint8 [H,W] of class numbers
     own: str = ""         # the name that number OWN means in it
     absent: tuple = ()    # class numbers that are surely not in it, besides those of its source
+    completed: object = None   # () → uint8 [H,W] of class numbers that its set does not label, see complete.py
 
 
 def polygons_to_mask(entry, class_of):
@@ -195,6 +197,21 @@ def named_photos(data, classes, pseudo):
             return cv2.resize(found, (width, height), interpolation=cv2.INTER_NEAREST)
         photos.append(Photo("imagenet", stem, file, labels, "" if number != OWN else f["name"], tuple(f["absent"])))
     return photos
+
+
+def complete_photos(photos, folder):
+    """The photos, with what complete.py found in those that it looked at."""
+    absent = {}
+    for f in Path(folder).glob("facts.*.json"):
+        absent |= json.loads(f.read_text())
+    out = []
+    for p in photos:
+        key = f"{p.source}/{p.name}"
+        if key in absent:
+            file = Path(folder) / f"{key}.png"
+            p = replace(p, absent=(*p.absent, *absent[key]), completed=lambda file=file: cv2.imread(str(file), cv2.IMREAD_GRAYSCALE))
+        out.append(p)
+    return out
 
 
 def stamp_name(text):

@@ -105,7 +105,7 @@ def main():
     c = network.config
     (out / "config.json").write_text(json.dumps({
         "arch": c["arch"], **({"release": args.release} if args.release else {}), "d": c["d"], "dm": c["dm"], "heads": c["heads"], "queries": c["queries"], "layers": c["layers"],
-        "size": c["size"], "pmp": c["pmp"], **variant(c), "alpha": numbers["alpha"], "beta": numbers["beta"], "keep": numbers["keep"], "kappa": numbers["kappa"],
+        "size": c["size"], "pmp": c["pmp"], **variant(c), "alpha": numbers["alpha"], "beta": numbers["beta"], "keep": numbers["keep"], "cap": numbers["cap"], "kappa": numbers["kappa"],
         "b0": numbers["b0"], "seen_hi": c["seen_hi"], "seen_lo": c["seen_lo"], "theta": numbers["theta"],
         "presence": numbers["presence"], "contrast": CONTRAST, "edges": EDGES, "templates": ["{}"],
         "text": {k: encoder.config[k] for k in ("layers", "heads", "max_tokens")}, "trained_names": [phrases[i] for i in trained]}, indent=1) + "\n")

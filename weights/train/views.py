@@ -93,7 +93,7 @@ def choose_box(rng, labels):
     if u < 0.40:
         return (0, 0, w, h), int(rng.integers(256, SIZE))
     if u < 0.60:                                                           # round one of the segments
-        present = [c for c in np.unique(labels) if c not in (0, data.IGNORE)]
+        present = [c for c in np.unique(labels) if c not in (0, data.UNCLEAR, data.IGNORE)]
         if present:
             ys, xs = np.nonzero(labels == rng.choice(present))
             cy, cx = (ys.min() + ys.max()) / 2, (xs.min() + xs.max()) / 2
@@ -148,6 +148,10 @@ def make_view(photo, classes, cutouts, rng):
     labels, picture = photo.labels(), Image.fromarray(np.ascontiguousarray(data.read_picture(photo.picture)))
     if labels.shape != (picture.height, picture.width):
         raise ValueError(f"{photo.source}/{photo.name}: the mask's size differs from the photo's")
+    completed = np.zeros(0, np.uint8)
+    if photo.completed:
+        completed = cv2.resize(photo.completed(), labels.shape[::-1], interpolation=cv2.INTER_NEAREST)[labels == 0]
+        labels[labels == 0] = completed
     own, maybe = {data.OWN: photo.own} if photo.own else {}, set()
     box, side = choose_box(rng, labels)
     scale = side / max(box[2] - box[0], box[3] - box[1])
@@ -165,14 +169,15 @@ def make_view(photo, classes, cutouts, rng):
             paste(rng, picture, labels, cutout)
     picture = jitter(rng, picture)
     numbers, counts = np.unique(labels, return_counts=True)
-    present = [int(c) for c, n in zip(numbers, counts) if n >= TINY and c not in (0, data.IGNORE)]
-    tiny = [int(c) for c, n in zip(numbers, counts) if n < TINY and c not in (0, data.IGNORE)]
+    named = [(int(c), n) for c, n in zip(numbers, counts) if c not in (0, data.UNCLEAR, data.IGNORE)]
+    present, tiny = [c for c, n in named if n >= TINY], [c for c, n in named if n < TINY]
     labels[np.isin(labels, tiny)] = data.IGNORE
     # Padding belongs to nothing: 0 with a photo whose unlabelled pixels are unknown too, since it is known to be empty.
     full_picture, full_labels = np.full((SIZE, SIZE, 3), 127, np.uint8), np.zeros((SIZE, SIZE), np.uint8)
     full_picture[:h, :w], full_labels[:h, :w] = picture.round(), labels
     return full_picture, full_labels, {"source": photo.source, "name": photo.name, "present": present, "tiny": tiny, "size": [h, w],
-                                       "own": own, "maybe": sorted(maybe), "absent": list(photo.absent)}
+                                       "own": own, "maybe": sorted(maybe), "absent": list(photo.absent),
+                                       "completed": sorted({*present} & {*np.unique(completed).tolist()})}
 
 
 class Cache:
@@ -236,12 +241,14 @@ def main():
     p.add_argument("--data", default="../shared/data")
     p.add_argument("--out", required=True)
     p.add_argument("--count", type=int, default=11500)
+    p.add_argument("--first", type=int, default=0, help="begin with this view, in a cache that has those before")
     p.add_argument("--until", type=int, help="stop before this view; training then draws from the finished ones")
     p.add_argument("--encoder", choices=ENCODERS, default="efficientnet-lite0")
     p.add_argument("--part", default="0/1")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--pseudo", help="folder of pseudo.py: the ImageNet photos with masks become views, too")
+    p.add_argument("--completed", help="folder of complete.py: what it saw in photos counts where their sets have no label")
     p.add_argument("--stamps", help="folder of Tux Paint's stamps (Debian's tuxpaint-stamps-default) to paste")
     p.add_argument("--preview", type=int, default=0, help="only write this many views as pictures and stop")
     args = p.parse_args()
@@ -254,9 +261,11 @@ def main():
     if args.pseudo:
         photos += data.named_photos(args.data, classes, args.pseudo)
         share = {s: v * (1 - NAMED) for s, v in SHARE.items()} | {"imagenet": NAMED}
-    by_source = {s: [p for p in photos if p.source == s] for s in share}
     stamps = data.stamps(args.stamps, classes) if args.stamps else []
     cutouts = Cutouts(photos, classes, args.data, stamps=stamps)
+    if args.completed:
+        photos = data.complete_photos(photos, args.completed)
+    by_source = {s: [p for p in photos if p.source == s] for s in share}
     print({s: len(v) for s, v in by_source.items()}, f"{sum(map(len, cutouts.items.values()))} cut-outs", flush=True)
 
     # Every photo of a source is used as often as any other; the order mixes the sources.
@@ -282,9 +291,10 @@ def main():
     own = sorted({p.own for p in photos if p.own} | {s[0] for s in stamps})
     (cache.folder / "names.json").write_text(json.dumps(own))
     started, batch, done = time.time(), [], 0
-    with open(cache.folder / f"labels.{part}of{parts}", "wb") as labels_file, \
-            open(cache.folder / f"facts.{part}of{parts}.jsonl", "w") as facts_file, torch.no_grad():
-        for i in range(part, until, parts):
+    piece = f"{args.first}.{part}of{parts}" if args.first else f"{part}of{parts}"
+    with open(cache.folder / f"labels.{piece}", "wb") as labels_file, \
+            open(cache.folder / f"facts.{piece}.jsonl", "w") as facts_file, torch.no_grad():
+        for i in range(args.first + part, until, parts):
             picture, labels, meta = make_view(plan[i], classes, cutouts, np.random.default_rng([args.seed, i]))
             packed = zlib.compress(labels.tobytes(), 1)
             meta |= {"index": i, "file": Path(labels_file.name).name, "offset": labels_file.tell(), "length": len(packed)}
