@@ -4,7 +4,6 @@ import (
 	"errors"
 	"math"
 	"slices"
-	"strings"
 
 	"github.com/pmp-seg/pmp/kernel"
 	"github.com/pmp-seg/pmp/model/token"
@@ -478,7 +477,7 @@ func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 	if _, _, err := split(prompts); err != nil {
 		return nil, err
 	}
-	different, of := distinct(prompts)
+	different, of := m.distinct(prompts)
 	if o.named != nil {
 		different = prompts
 	}
@@ -545,15 +544,22 @@ func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 	return r, nil
 }
 
-// distinct are the prompts that differ in more than case and spaces, and which
-// of them each prompt is.
-func distinct(prompts []string) (different []string, of []int) {
-	var known [][]string
+// distinct are the prompts that the text encoder tells apart, and which of them
+// each prompt is: case and spaces make no difference to it.
+func (m *Model) distinct(prompts []string) (different []string, of []int) {
+	var known [][]int32
 	for _, prompt := range prompts {
-		phrases := token.Phrases(prompt)
-		at := slices.IndexFunc(known, func(k []string) bool { return slices.EqualFunc(k, phrases, strings.EqualFold) })
+		var read []int32
+		for _, phrase := range token.Phrases(prompt) {
+			if m.tokenizer != nil {
+				read = append(read, m.tokenizer.Encode(phrase, m.Config.Text.MaxTokens)...)
+			} else {
+				read = append(append(read, []rune(phrase)...), 0)
+			}
+		}
+		at := slices.IndexFunc(known, func(k []int32) bool { return slices.Equal(k, read) })
 		if at < 0 {
-			at, known, different = len(known), append(known, phrases), append(different, prompt)
+			at, known, different = len(known), append(known, read), append(different, prompt)
 		}
 		of = append(of, at)
 	}
@@ -581,7 +587,7 @@ func capped(class, unseen []float32, limit float32) []float32 {
 	for t, u := range unseen {
 		row := shown[t*q : (t+1)*q]
 		best := slices.Max(row)
-		factor := math.Pow(odds(limit)/max(odds(best), odds(limit)), float64(u))
+		factor := math.Exp(float64(u) * math.Log(odds(limit)/max(odds(best), odds(limit)))) // math.Pow would add a kilobyte to the engine
 		if factor == 1 {
 			continue
 		}
