@@ -91,7 +91,7 @@ func TestConfigDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	optional := map[string]string{"contrast": "names", "edges": "epsilon", "keep": ""} // which may be left out, and what they must have if not
+	optional := map[string]string{"contrast": "names", "edges": "epsilon", "keep": "", "cap": ""} // which may be left out, and what they must have if not
 	var left map[string]any
 	without := func(member string) (err error) {
 		var all map[string]any
