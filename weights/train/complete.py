@@ -13,13 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
 import data
 from evaluate import load_model
 from text import embed, tokenizer
-from views import read_pixels
+from views import enlarged, read_pixels
 
 SURE = {"stuff": (0.55, 0.6), "things": (0.65, 0.85)}                     # share of a pixel, presence score
 UNSURE, ABSENT = 0.3, 0.05
@@ -48,8 +47,8 @@ def complete(network, pixels, names, numbers, limits, allowed, width, height):
     seen = torch.nonzero(torch.maximum(maps, other).flatten(1).amax(1) > UNSURE).flatten()          # the others count nowhere
     if not len(seen):
         seen = torch.arange(1)
-    large = lambda s: torch.roll(F.interpolate(s[None, seen], scale_factor=4, mode="bilinear")[0], (2, 2), (1, 2))[:, :height, :width]
-    share, which = ((large(maps) + large(other).flip(2)) / 2).max(0)
+    one, two = (enlarged(s[seen], height, width) for s in (maps, other))
+    share, which = ((one + two.flip(2)) / 2).max(0)
     limit = limits[seen][which]
     sure = (share > limit[..., 0]) & (least[seen][which] > limit[..., 1])
     found = torch.where(sure, torch.tensor(numbers)[seen][which], torch.where(share > UNSURE, data.UNCLEAR, 0)).numpy().astype(np.uint8)

@@ -22,7 +22,7 @@ import names
 from network import Network, load_efficientnet_lite0, normalise
 from text import embed, tokenizer
 from train import load_text
-from views import read_pixels
+from views import enlarged, read_pixels
 
 SIDE = 512
 
@@ -98,9 +98,7 @@ def main():
         picture = Image.open(file).convert("RGB")
         scale = SIDE / max(picture.size)
         w, h = round(picture.width * scale), round(picture.height * scale)
-        # Cell i of stride 4 is centred at pixel 4i+4 of the scaled photo; an enlarged map is centred 2 pixels before.
-        large = F.interpolate(soft[None, None], scale_factor=4, mode="bilinear")[0, 0]
-        large = torch.roll(large, (2, 2), (0, 1))[:h, :w]
+        large = enlarged(soft[None], h, w)[0]
         mask = np.full((h, w), 128, np.uint8)
         mask[large.numpy() > 0.6], mask[large.numpy() < 0.25] = 255, 0
         f["name"] = called[number]

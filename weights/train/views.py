@@ -16,6 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 import data
@@ -37,6 +38,13 @@ def read_pixels(path, side=SIZE):
     x = np.asarray(picture.resize((w, h), Image.BILINEAR)).astype(np.float32)
     x = np.pad((x - 127) / 128, ((0, -h % 32), (0, -w % 32), (0, 0)))
     return torch.from_numpy(x).permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)
+
+
+def enlarged(maps, height, width):
+    """Maps [T,h,w] at stride 4 of what read_pixels returns → [T,height,width], its picture's pixels."""
+    # Cell i is centred at pixel 4i+4; an enlarged map is centred 2 pixels before.
+    large = F.interpolate(maps[None], scale_factor=4, mode="bilinear")[0]
+    return torch.roll(large, (2, 2), (1, 2))[:, :height, :width]
 
 
 class Cutouts:
