@@ -11,30 +11,58 @@ type operand struct {
 	part   bool // not all of the extent need be written
 }
 
+// collector gathers the operands of an op, but for views that it was not given.
+// None of its methods is inlined: sixty calls would be a hundredth of the engine.
+type collector struct {
+	views []uint32
+	all   []operand
+}
+
+//go:noinline
+func (c *collector) add(x operand) {
+	if c.views[x.view] != absent {
+		c.all = append(c.all, x)
+	}
+}
+
+//go:noinline
+func (c *collector) read(view, bytes int) { c.add(operand{view: view, bytes: bytes, extent: bytes}) }
+
+//go:noinline
+func (c *collector) write(view, bytes int) {
+	c.add(operand{view: view, bytes: bytes, extent: bytes, write: true})
+}
+
+//go:noinline
+func (c *collector) part(view, bytes int) {
+	c.add(operand{view: view, bytes: bytes, extent: bytes, write: true, part: true})
+}
+
+// rows are m of float32s that start ld apart.
+//
+//go:noinline
+func (c *collector) rows(view, m, length, ld int) {
+	c.add(operand{view: view, bytes: 4 * m * length, extent: span(m, length, ld)})
+}
+
+//go:noinline
+func (c *collector) writeRows(view, m, length, ld int) {
+	c.add(operand{view: view, bytes: 4 * m * length, extent: span(m, length, ld), write: true, part: length != ld})
+}
+
+// span is from the first to the last byte of rows of float32s that start ld apart.
+func span(rows, length, ld int) int { return 4 * ((rows-1)*ld + length) }
+
 // operands are those of an op that expand has nothing to replace of. Rows that
 // are read with gaps between them have an extent beyond their bytes; what an
 // op adds to or goes on with is both read and written.
-func (o *op) operands() (all []operand) {
+func (o *op) operands() []operand {
 	if o.kind == kernel.KindResidual8 {
 		panic("kernel/webgpu: operands of an op that is several")
 	}
 	n := &o.ints
-	add := func(x operand) {
-		if o.views[x.view] != absent {
-			all = append(all, x)
-		}
-	}
-	read := func(view, bytes int) { add(operand{view: view, bytes: bytes, extent: bytes}) }
-	write := func(view, bytes int) { add(operand{view: view, bytes: bytes, extent: bytes, write: true}) }
-	part := func(view, bytes int) { add(operand{view: view, bytes: bytes, extent: bytes, write: true, part: true}) }
-	// Rows of float32s that start ld apart.
-	span := func(rows, length, ld int) int { return 4 * ((rows-1)*ld + length) }
-	rows := func(view, m, length, ld int) {
-		add(operand{view: view, bytes: 4 * m * length, extent: span(m, length, ld)})
-	}
-	writeRows := func(view, m, length, ld int) {
-		add(operand{view: view, bytes: 4 * m * length, extent: span(m, length, ld), write: true, part: length != ld})
-	}
+	c := collector{views: o.views[:]}
+	add, read, write, part, rows, writeRows := c.add, c.read, c.write, c.part, c.rows, c.writeRows
 	size := func(bytes bool, n int) int { // of numbers
 		if bytes {
 			return n
@@ -241,5 +269,5 @@ func (o *op) operands() (all []operand) {
 		}
 		add(operand{view: 0, extent: everything, write: true, part: true})
 	}
-	return all
+	return c.all
 }
