@@ -189,7 +189,7 @@ function bytes({ engine, threads }, device) {
   const list = (folder, test) => fs.readdirSync(folder).filter(test).map((f) => path.join(folder, f));
   const lite = `litert_wasm_${threads > 1 ? "threaded_" : ""}internal`;
   const { code, weights } = {
-    pmp: () => ({ code: list(options.package, (f) => /\.(js|wasm)$/.test(f)), weights: list(path.join(options.package, "weights"), () => true) }),
+    pmp: () => ({ code: list(options.package, (f) => /\.js$|^engine\.wasm$/.test(f)), weights: list(path.join(options.package, "weights"), () => true) }),
     onnxruntime: () => ({
       code: (device === "webgpu" ? ["ort-wasm-simd-threaded.asyncify.wasm", "ort-wasm-simd-threaded.asyncify.mjs", "ort.webgpu.min.mjs"]
         : ["ort-wasm-simd-threaded.wasm", "ort-wasm-simd-threaded.mjs", "ort.wasm.min.mjs"]).map((f) => path.join(folders["/ort/"], f)),

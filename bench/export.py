@@ -269,6 +269,7 @@ def main():
     (args.out / "inputs.json").write_text(json.dumps({
         "phrases": PHRASES, "side": side, "queries": config["queries"], "cells": (side // 4) ** 2,
         "embed": it.embeddings.shape[1], "row": it.rows.shape[1], "theta": config["theta"], "presence": config["presence"],
+        "epsilon": config["edges"]["epsilon"],
         "memory": MEMORY, "scores": it.score.tolist()}, indent=1) + "\n")
 
 

@@ -107,12 +107,13 @@ async function openPeer(kind, precision, threads, device) {
     worker.postMessage({ call: name, args });
   });
   const loaded = await call("load", { kind, precision, threads, device });
+  let given;
   return {
     device: loaded.device,
-    pixels: ({ data }) => call("pixels", { rgba: data, side: inputs.side }),
+    pixels: (picture) => call("pixels", { rgba: (given = picture).data, side: inputs.side }),
     run: () => call("run"),
     other: () => call("other"),
-    answers: async () => masks(await call("maps"), inputs),
+    answers: async () => masks(await call("maps"), inputs, given),
     heap: () => call("heap"),
     close: () => worker.terminate(),
   };
