@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 import data
 from evaluate import load_model
 from text import embed, tokenizer
-from views import enlarged, read_pixels
+from views import enlarged, scaled, sheet
 
 SURE = {"stuff": (0.55, 0.6), "things": (0.65, 0.85)}                     # share of a pixel, presence score
 UNSURE, ABSENT = 0.3, 0.05
@@ -86,7 +86,7 @@ def main():
         picture = data.read_picture(photo.picture)
         scale = network.config["size"] / max(picture.shape[:2])
         w, h = (max(1, round(n * scale)) for n in (picture.shape[1], picture.shape[0]))
-        found, absent = complete(network, read_pixels(photo.picture, network.config["size"]), names, numbers, limits,
+        found, absent = complete(network, scaled(picture, network.config["size"]), names, numbers, limits,
                                  set(numbers) - classes.known.get(photo.source, set()), w, h)
         folder = Path(args.out) / photo.source
         if args.preview:
@@ -106,10 +106,7 @@ def main():
         if len(facts) % 100 == 0:
             print(f"{len(facts)} photos, {len(facts) / (time.time() - started):.1f} a second", flush=True)
     if args.preview:
-        sheet = Image.new("RGB", (256 * 8, 256 * -(-len(tiles) // 8)))
-        for i, tile in enumerate(tiles):
-            sheet.paste(tile, (i % 8 * 256, i // 8 * 256))
-        sheet.save(args.preview, quality=85)
+        sheet(tiles).save(args.preview, quality=85)
         return
     (Path(args.out) / f"facts.{part}of{parts}.json").write_text(json.dumps(facts))
 

@@ -43,7 +43,7 @@ def smooth(pixels):
 class Painter:
     """Brings maps [n,h,w] of one photo to its pixels [n,H,W], cut at a threshold.
 
-    encoded: the photo as read_pixels gives it; pixels: the photo [H,W,3]; size: of its long side when it was encoded; edges: the
+    encoded: the photo as scaled gives it; pixels: the photo [H,W,3]; size: of its long side when it was encoded; edges: the
     manifest's, None to resize only.
     """
 

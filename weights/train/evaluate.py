@@ -37,7 +37,7 @@ from network import Network, presence_score
 from rounding import to_int8
 from text import TextEncoder, embed, tokenizer
 from train import masked_classes
-from views import read_pixels
+from views import scaled
 
 
 def load_model(folder, int8=False):
@@ -121,9 +121,10 @@ def evaluate(network, embeddings, chosen, theta, common=None, apart=()):
     for photo in chosen.photos:
         truth = photo.labels()
         there = [int(c) for c in np.unique(truth) if c not in (0, data.IGNORE)]
-        x = read_pixels(photo.picture, network.config["size"])
+        picture = data.read_picture(photo.picture)
+        x = scaled(picture, network.config["size"])
         encoded = network.encode(x)
-        paint = Painter(x, data.read_picture(photo.picture), network.config["size"], network.config.get("edges"))
+        paint = Painter(x, picture, network.config["size"], network.config.get("edges"))
 
         def ask(numbers):
             e = embeddings[[c - 1 for c in numbers]]

@@ -22,7 +22,7 @@ import names
 from network import Network, load_efficientnet_lite0, normalise
 from text import embed, tokenizer
 from train import load_text
-from views import enlarged, read_pixels
+from views import enlarged, read_pixels, sheet
 
 SIDE = 512
 
@@ -119,10 +119,7 @@ def main():
             print(f"{len(facts)} photos, {sum(f['good'] for f in facts.values())} kept", flush=True)
     (out / "facts.json").write_text(json.dumps(facts, indent=0))
     if args.preview:
-        sheet = Image.new("RGB", (192 * 8, 192 * -(-len(shown) // 8)))
-        for i, tile in enumerate(shown):
-            sheet.paste(tile, (i % 8 * 192, i // 8 * 192))
-        sheet.save(args.preview, quality=85)
+        sheet(shown).save(args.preview, quality=85)
     print(f"{len(facts)} photos, {sum(f['good'] for f in facts.values())} kept", flush=True)
 
 

@@ -31,8 +31,13 @@ TINY = 48                                                                  # pix
 
 
 def read_pixels(path, side=SIZE):
-    """A photo as the network wants it: long side scaled to side, normalised, padded with zeros to multiples of 32."""
-    picture = Image.fromarray(np.ascontiguousarray(data.read_picture(path)))
+    """A photo's file as the network wants it, see scaled."""
+    return scaled(data.read_picture(path), side)
+
+
+def scaled(pixels, side=SIZE):
+    """A photo [H,W,3] as the network wants it: long side scaled to side, normalised, padded with zeros to multiples of 32."""
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
     scale = side / max(picture.size)
     w, h = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     x = np.asarray(picture.resize((w, h), Image.BILINEAR)).astype(np.float32)
@@ -45,6 +50,15 @@ def enlarged(maps, height, width):
     # Cell i is centred at pixel 4i+4; an enlarged map is centred 2 pixels before.
     large = F.interpolate(maps[None], scale_factor=4, mode="bilinear")[0]
     return torch.roll(large, (2, 2), (1, 2))[:, :height, :width]
+
+
+def sheet(tiles, columns=8):
+    """Pictures of one size on one sheet, row by row."""
+    width, height = tiles[0].size
+    large = Image.new("RGB", (width * columns, height * -(-len(tiles) // columns)))
+    for i, tile in enumerate(tiles):
+        large.paste(tile, (i % columns * width, i // columns * height))
+    return large
 
 
 class Cutouts:
