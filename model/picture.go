@@ -477,9 +477,12 @@ func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 	if _, _, err := split(prompts); err != nil {
 		return nil, err
 	}
-	different, of := m.distinct(prompts)
-	if o.named != nil {
-		different = prompts
+	different, of := prompts, make([]int, len(prompts))
+	for i := range of {
+		of[i] = i
+	}
+	if o.named == nil {
+		different, of = m.distinct(prompts)
 	}
 	shares, beside, err := m.network.ask(p, different, o)
 	if err != nil {
@@ -518,8 +521,7 @@ func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 		shown = capped(class, unseen, m.Config.Cap)
 	}
 	if len(different) < len(prompts) {
-		class, shown, beside, shares, peaks = forAll(class, q, of), forAll(shown, q, of), forAll(beside, q, of), forAll(shares, 1, of), forAll(peaks, 1, of)
-		r.count = len(prompts)
+		shown, r.count = forAll(shown, q, of), len(prompts)
 	}
 	if unseen != nil || len(different) < len(prompts) {
 		p.held = held{}
@@ -532,14 +534,21 @@ func (p *Picture) Segment(prompts []string, o Options) (*Result, error) {
 		presence = 0.5
 	}
 	r.Named = make([]Named, q)
-	for t, text := range prompts {
+	answers := make([]Answer, len(different))
+	for t := range answers {
+		first := slices.Index(of, t)
 		for i, x := range class[t*q : (t+1)*q] {
 			if x > r.Named[i].P {
-				r.Named[i] = Named{t, x}
+				r.Named[i] = Named{first, x}
 			}
 		}
 		score := m.Config.Presence.score(p.best(class, t), peaks[t], p.best(beside, t), shares[t], len(different))
-		r.Prompts = append(r.Prompts, Answer{Text: text, Score: score, Present: score >= presence})
+		answers[t] = Answer{Score: score, Present: score >= presence}
+	}
+	for i, text := range prompts {
+		answer := answers[of[i]]
+		answer.Text = text
+		r.Prompts = append(r.Prompts, answer)
 	}
 	return r, nil
 }
@@ -566,7 +575,7 @@ func (m *Model) distinct(prompts []string) (different []string, of []int) {
 	return different, of
 }
 
-// forAll gives each prompt the n numbers of the one that it is of.
+// forAll gives each prompt the n numbers of the different one that it is.
 func forAll(x []float32, n int, of []int) (all []float32) {
 	for _, i := range of {
 		all = append(all, x[i*n:(i+1)*n]...)
