@@ -218,10 +218,10 @@ def calibration_photos(data_dir, classes, splits, per_source):
     return [p for source in ("coco", "things", "voc", "animals", "clothing") for p in [q for q in kept if q.source == source][:per_source]]
 
 
-def calibrate(network, embeddings, index, common, imagenet, masked, data_dir, per_source=45, unseen=False):
+def calibrate(network, embeddings, index, common, imagenet, masked, data_dir, per_source=45, unseen=False, second=None):
     """Fits theta, kappa, b0, alpha and the presence score; returns the entries of config.json. common: see collect; imagenet:
     embeddings of ImageNet's names [1000,embed], of which those in masked were trained with masks; unseen: as if the names of
-    data.unseen_names and their photos were not there."""
+    data.unseen_names and their photos were not there; second: kappa and b0, if they are not to be fitted."""
     classes = data.load_classes(data_dir)
     splits = json.loads((Path(data_dir) / "splits.json").read_text())
     photos = calibration_photos(data_dir, classes, splits, per_source)
@@ -251,14 +251,14 @@ def calibrate(network, embeddings, index, common, imagenet, masked, data_dir, pe
     asks = ask_for_new(data_dir, [(p.picture, embeddings[known(p)]) for p in photos], imagenet, new)
     untrained = collect_new(network, imagenet, rows_without(network, imagenet, data_dir), asks, common)
     results = []
-    for kappa in (15, 20, 25, 32):
+    for kappa in () if second else (15, 20, 25, 32):
         tried = [(told_apart(untrained, s | {"kappa": kappa, "b0": b0}), b0) for b0 in (-0.08, -0.04, 0.0, 0.04, 0.08, 0.12, 0.16)]
         print(f"  kappa {kappa}: there, not there " + ", ".join(f"b0 {b0}: {f:.3f} {g:.3f}" for (f, g), b0 in tried), flush=True)
         sums = [f + g for (f, g), _ in tried]
         # A mean of neighbours, since one alone is a matter of luck. Of what is as good the smallest b0, since the presence score refuses, too.
         smallest = min(b0 for total, (_, b0) in zip(sums, tried) if total >= max(sums) - 0.02)
         results += [(sum(sums[i - 1:i + 2]), kappa, smallest) for i in range(1, len(sums) - 1)]
-    _, s["kappa"], s["b0"] = max(results)
+    s["kappa"], s["b0"] = second or max(results)[1:]
     top = -1.0
     for alpha in (0.0, 0.1, 0.2, 0.3):
         mean, kinds = score(there, s | {"alpha": alpha}, alpha)

@@ -27,13 +27,15 @@ def main():
     p.add_argument("--out", required=True)
     p.add_argument("--cache", required=True, help="folder of the views that it was trained on, whose own names had masks")
     p.add_argument("--per-source", type=int, default=45, help="calibration photos of each source")
+    p.add_argument("--second", type=float, nargs=2, metavar=("KAPPA", "B0"), help="how the second stage's word counts, not to be fitted")
     args = p.parse_args()
     torch.set_num_threads(1)
     network, encoder = load_model(args.model)
     words, phrases = tokenizer(), data.load_classes(args.data).phrases()
     index = {n: i for i, n in enumerate(phrases)}
     numbers = calibrate(network, embed(encoder, words, phrases), index, embed(encoder, words, CONTRAST["names"]),
-                        embed(encoder, words, names.imagenet_names(args.data)), masked_classes(args.data, args.cache), args.data, args.per_source)
+                        embed(encoder, words, names.imagenet_names(args.data)), masked_classes(args.data, args.cache), args.data, args.per_source,
+                        second=args.second)
     model, out = Path(args.model), Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     manifest = json.loads((model / "manifest.json").read_text())
