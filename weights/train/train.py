@@ -257,7 +257,9 @@ def train(args, rank=0):
             saved_at = time.time()
     if chief:
         save(out / "last.pt", network, ema, optimiser, step, spent + time.time() - started)
-        say("done")
+        say("done" if progress < 2 else "stopped")
+    if progress == 2:                                                     # not for compare.sh to take it for complete
+        raise SystemExit("stopped before the end; the same command goes on from there")
 
 
 def run_rank(rank, args):
