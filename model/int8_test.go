@@ -93,7 +93,7 @@ func TestInt8Network(t *testing.T) {
 		mapError   = 0.02 // mean difference of a map, whose values lie between 0 and 1
 	)
 	photo := readPhoto(t, "../site/examples/cat.jpg")
-	prompts := []string{"cat", "sofa, couch", "sky"}
+	prompts := []string{"cat", "sofa, couch", "dog"}
 	segment := func(device kernel.Device, precision Precision) *Result {
 		w, err := weights.Load(shipped.FS.ReadFile)
 		must(t, err)
