@@ -42,11 +42,11 @@ async function profile({ precision, phrases, side, repeats }) {
   await import("/pmp/worker.js");
   const packageWorker = self.onmessage;
   const loaded = await new Promise((resolve, reject) => {
-    self.postMessage = ({ progress, value, error }) => {
-      if (!progress) error ? reject(new Error(error.message)) : resolve(value);
+    self.postMessage = ({ id, progress, value, error }) => {
+      if (id === 1 && !progress) error ? reject(new Error(error.message)) : resolve(value);
     };
     const weights = new URL("/pmp/weights/manifest.json", self.location.href).href;
-    packageWorker({ data: { id: 1, call: "load", args: { weights, device: "auto", cache: false, precision, threads: 1 } } });
+    packageWorker({ data: { id: 1, call: "load", args: { weights: { url: weights }, device: "auto", cache: false, precision, threads: 1 } } });
   });
   const call = async (name, ...args) => {
     const out = await new Promise((resolve) => self.pmpHost[name](resolve, ...args));
@@ -65,7 +65,7 @@ async function profile({ precision, phrases, side, repeats }) {
     },
     async segment() {
       const start = clock();
-      await call("segment", picture.id, phrases, undefined);
+      await call("segment", picture.id, phrases, undefined, true);
       return clock() - start;
     },
   };
