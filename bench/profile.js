@@ -42,8 +42,8 @@ async function profile({ precision, phrases, side, repeats }) {
   await import("/pmp/worker.js");
   const packageWorker = self.onmessage;
   const loaded = await new Promise((resolve, reject) => {
-    self.postMessage = ({ id, progress, value, error }) => {
-      if (id === 1 && !progress) error ? reject(new Error(error.message)) : resolve(value);
+    self.postMessage = ({ id, progress, error, loaded }) => {
+      if (id === 1 && !progress) error ? reject(new Error(error.message)) : resolve(loaded);
     };
     const weights = new URL("/pmp/weights/manifest.json", self.location.href).href;
     packageWorker({ data: { id: 1, call: "load", args: { weights: { url: weights }, device: "auto", cache: false, precision, threads: 1 } } });
