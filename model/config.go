@@ -25,7 +25,8 @@ type Config struct {
 	Contrast    Contrast
 	Edges       float32  // epsilon of the guided filter by which masks follow the picture's edges, 0 without
 	Templates   []string // "{}" stands for the phrase
-	Rows        int      // ImageNet names known to the second stage
+	Rows        int      // names known to the second stage
+	Space       int      // numbers in which it compares names; Text.Embedding if it compares embeddings themselves
 	Rank        int      // rank of its coefficients
 	Trained     int      // number of trained names
 }

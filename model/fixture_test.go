@@ -39,7 +39,7 @@ func testConfig() Config {
 		Alpha: 0.1, Beta: 0.7, Keep: 0.3, Cap: 1, Kappa: 12, B0: 0.05, SeenHi: 0.1, SeenLo: -0.05, Theta: 0.5,
 		Presence:  Presence{Bias: -5, Logit: 0.8, Peak: 0.4, Prompts: -0.2},
 		Templates: []string{"{}", "a photo of {}."},
-		Rows:      48, Rank: 16, Trained: 5,
+		Rows:      48, Space: 384, Rank: 16, Trained: 5,
 	}
 }
 

@@ -309,7 +309,7 @@ func TestForgedConfig(t *testing.T) {
 		"D": func(c *Config) *int { return &c.D }, "DM": func(c *Config) *int { return &c.DM },
 		"Heads": func(c *Config) *int { return &c.Heads }, "Queries": func(c *Config) *int { return &c.Queries },
 		"Layers": func(c *Config) *int { return &c.Layers }, "Size": func(c *Config) *int { return &c.Size },
-		"Rows": func(c *Config) *int { return &c.Rows }, "Rank": func(c *Config) *int { return &c.Rank },
+		"Rows": func(c *Config) *int { return &c.Rows }, "Space": func(c *Config) *int { return &c.Space }, "Rank": func(c *Config) *int { return &c.Rank },
 		"Trained": func(c *Config) *int { return &c.Trained }, "Text.Width": func(c *Config) *int { return &c.Text.Width },
 		"Text.Heads": func(c *Config) *int { return &c.Text.Heads }, "Text.FFN": func(c *Config) *int { return &c.Text.FFN },
 		"Text.Layers": func(c *Config) *int { return &c.Text.Layers }, "Text.Vocab": func(c *Config) *int { return &c.Text.Vocab },
@@ -400,13 +400,14 @@ func TestForgedManifest(t *testing.T) {
 			"text":     map[string]any{"layers": 2, "heads": 12, "max_tokens": 64}}
 	}
 	shapes := func() map[string][]int {
-		return map[string][]int{"text.word_u": {113, 128}, "text.layers.0.linear1.weight": {1536, 384}, "stage2.coef_u": {48, 16}, "stage2.trained": {5, 384}}
+		return map[string][]int{"text.word_u": {113, 128}, "text.layers.0.linear1.weight": {1536, 384}, "stage2.names": {48, 384},
+			"stage2.coef_v": {16, 1280}, "stage2.trained": {5, 384}}
 	}
 	m, err := forged(t, config(), shapes())
 	must(t, err)
 	c, err := readConfig(m)
 	must(t, err)
-	if c.Text.Vocab != 113 || c.Text.Rank != 128 || c.Text.FFN != 1536 || c.Text.Width != 384 || c.Rows != 48 || c.Rank != 16 || c.Trained != 5 || !c.sensible() {
+	if c.Text.Vocab != 113 || c.Text.Rank != 128 || c.Text.FFN != 1536 || c.Text.Width != 384 || c.Rows != 48 || c.Space != 384 || c.Rank != 16 || c.Trained != 5 || !c.sensible() {
 		t.Errorf("the configuration is read as %+v", c)
 	}
 	if _, err := Load(m, scalar.New(), Float32); err == nil {

@@ -121,8 +121,8 @@ func (c Config) sensible() bool {
 	return within(c.D, 16, 1024) && c.D%16 == 0 && within(c.DM, 8, 1024) && c.DM%8 == 0 &&
 		within(c.Heads, 1, 64) && c.D%c.Heads == 0 && c.D/c.Heads%8 == 0 &&
 		within(c.Queries, 8, 256) && c.Queries%8 == 0 && within(c.Layers, 1, 32) &&
-		within(c.Size, cellSize, 2048) && c.Size%256 == 0 && c.Text.sensible() && within(c.Rank, 8, 4096) && c.Rank%8 == 0 &&
-		within(c.Rows, 8, 1<<16) && c.Rows%8 == 0 && within(c.Trained, 1, 1<<16) && len(c.Templates) > 0 &&
+		within(c.Size, cellSize, 2048) && c.Size%256 == 0 && c.Text.sensible() && multiple(c.Rank, 8, 4096, 8) &&
+		multiple(c.Rows, 8, 1<<16, 8) && multiple(c.Space, 8, 4096, 8) && within(c.Trained, 1, 1<<16) && len(c.Templates) > 0 &&
 		c.Cap > 0 && c.Cap <= 1 &&
 		(c.Edges == 0 || c.Edges >= 1e-4 && c.Edges <= 1) // colours of float32 say nothing of smaller ones
 }

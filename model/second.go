@@ -7,7 +7,11 @@ import "github.com/pmp-seg/pmp/kernel"
 // embedding to a row of the classifier, and that row is compared with the
 // head's features under each mask. It knows names that the decoder was never
 // trained on, but only things, so its share is small for trained names.
+//
+// There are more names than ImageNet's, so they are compared in fewer numbers
+// than embeddings have.
 type secondStage struct {
+	project linear // of embeddings, to where names are compared; none if space is e
 	names   linear // exp((E·Nᵀ − 1)/ridgeWidth)
 	coefU   kernel.Const
 	coefV   kernel.Const
@@ -15,6 +19,7 @@ type secondStage struct {
 	trained kernel.Const // packed unit embeddings of the trained names
 	rank    int
 	rows    int
+	space   int
 	e       int
 	known   int // trained names
 }
@@ -23,13 +28,18 @@ type secondStage struct {
 const ridgeWidth = 0.3
 
 func (l *loader) secondStage(c Config) secondStage {
-	s := secondStage{rank: c.Rank, rows: c.Rows, e: c.Text.Width, known: c.Trained}
-	l.check("stage2.names", s.rows, s.e)
-	s.names = linear{in: s.e, out: s.rows}
-	s.names.weight = l.constants.Add(kernel.PackedLen(s.e, s.rows), func(dst []float32) {
-		w := l.floats(s.rows * s.e)
+	s := secondStage{rank: c.Rank, rows: c.Rows, space: c.Space, e: c.Text.Width, known: c.Trained}
+	if s.space != s.e {
+		// As floating point with any precision: a row costs little and counts in all masks of its name.
+		l.check("stage2.project.weight", s.space, s.e)
+		s.project = linear{weight: l.matrix("stage2.project.weight", s.e, s.space), bias: l.vector("stage2.project.bias", s.space), in: s.e, out: s.space}
+	}
+	l.check("stage2.names", s.rows, s.space)
+	s.names = linear{in: s.space, out: s.rows}
+	s.names.weight = l.constants.Add(kernel.PackedLen(s.space, s.rows), func(dst []float32) {
+		w := l.floats(s.rows * s.space)
 		l.source.Read("stage2.names", w)
-		kernel.PackInto(dst, s.e, s.rows, func(k, n int) float32 { return w[n*s.e+k] / ridgeWidth })
+		kernel.PackInto(dst, s.space, s.rows, func(k, n int) float32 { return w[n*s.space+k] / ridgeWidth })
 	})
 	s.names.bias = l.constants.Add(s.rows, func(dst []float32) {
 		for i := range dst {
@@ -57,7 +67,12 @@ func (s secondStage) columns() int { return roundUp(s.known, kernel.Panel) }
 // describe makes of n unit embeddings their unit classifier rows and their
 // cosines with the trained names.
 func (s secondStage) describe(g graph, e, rows, likeness kernel.View, n int) {
-	k, u := g.linear(e, n, s.names, kernel.ActExp), g.Temp(n*s.rank)
+	place := e
+	if s.space != s.e {
+		place = g.linear(e, n, s.project, kernel.ActNone)
+		g.Do(kernel.L2Norm{Dst: place, A: place, M: n, N: s.space, Scale: 1})
+	}
+	k, u := g.linear(place, n, s.names, kernel.ActExp), g.Temp(n*s.rank)
 	g.Do(kernel.MatMul{Dst: u, A: k, B: g.Const(s.coefU), M: n, N: s.rank, K: s.rows})
 	g.Do(kernel.MatMul{Dst: rows, A: u, B: g.Const(s.coefV), M: n, N: trunkFeatures, K: s.rank})
 	g.Do(kernel.L2Norm{Dst: rows, A: rows, M: n, N: trunkFeatures, Scale: 1})

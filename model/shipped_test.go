@@ -36,18 +36,18 @@ func TestShippedWeights(t *testing.T) {
 			}
 			r, err := p.Segment(prompts, Options{})
 			must(t, err)
-			var e, maps, scores []float32
+			var e, rows, maps, scores []float32
 			phrases, _, err := m.prompts(prompts)
 			must(t, err)
 			for _, ph := range phrases {
-				e = append(e, ph.embedding...)
+				e, rows = append(e, ph.embedding...), append(rows, ph.row...)
 			}
 			for i, a := range r.Prompts {
 				s, _ := r.Map(i)
 				maps, scores = append(maps, s...), append(scores, a.Score)
 			}
 			segment := p.segments[p.segmentFor(len(phrases)).slots].read(t, p.session)
-			for part, got := range map[string][]float32{"E": e, "pooled": segment["pooled"], "e": segment["e"],
+			for part, got := range map[string][]float32{"E": e, "row": rows, "pooled": segment["pooled"], "e": segment["e"],
 				"masks": proposalsOf(t, p.Picture), "S": maps, "score": scores} {
 				worst.add(part, f.compare(t, part, got))
 			}

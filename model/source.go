@@ -100,7 +100,10 @@ func readConfig(m *weights.Manifest) (Config, error) {
 	if err := c.Text.read(m); err != nil {
 		return c, err
 	}
-	if err := sides(m, "stage2.coef_u", &c.Rows, &c.Rank); err != nil {
+	if err := sides(m, "stage2.names", &c.Rows, &c.Space); err != nil {
+		return c, err
+	}
+	if err := sides(m, "stage2.coef_v", &c.Rank, new(int)); err != nil {
 		return c, err
 	}
 	return c, sides(m, "stage2.trained", &c.Trained, new(int))

@@ -47,7 +47,7 @@ def main():
     folder = Path(sys.argv[2])
     state, manifest = read(folder)
     config = manifest["config"]
-    config["stage2"] = {"names": len(state["stage2.names"]), "rank": len(state["stage2.coef_v"]), "trained": len(state["stage2.trained"])}
+    config["stage2"] = make.net.SecondStage.sizes(state)
     network, encoder = make.net.Network(config), make.txt.TextEncoder({k: config["text"][k] for k in ("layers", "heads", "max_tokens")})
     # Names of length one, which the engine makes of them itself.
     state["stage2.trained"] = make.net.normalise(state["stage2.trained"])
@@ -72,7 +72,7 @@ def main():
     answer = network.answer(out, e, groups, network.contrast(*network.beside(encoded, e, common), groups))
     for name in ("head", "P32", "P16", "P8", "M4", "M32"):
         make.sampled(name, make.rows(encoded[name]))
-    for name, v in {"E": e, "pooled": out["pooled"], "e": out["e"], "masks": out["masks"].sigmoid().flatten(1),
+    for name, v in {"E": e, "row": network.stage2.rows(e), "pooled": out["pooled"], "e": out["e"], "masks": out["masks"].sigmoid().flatten(1),
                     "S": answer["S"].flatten(1), "score": answer["score"]}.items():
         make.sampled(name, v)
     cells = answer["S"].numpy()

@@ -13,8 +13,9 @@ auc       area under the ROC curve of the presence scores, all names of the set 
 accuracy  of "present" when names are asked for alone, half of them absent
 
 --new CACHE: names that never had masks, on ImageNet photos that calibration does not ask for. new: how their scores tell those
-that are there from others, with the second stage as it is; held: as if it did not know the name either; right, masks: shares of
-scores and of masks (none, if it is not there) that are right
+that are there from others, with the second stage as it is; held: as if it knew of the name at most what CLIP says (second.py);
+right, masks: shares of scores and of masks (none, if it is not there) that are right; named: of pictures asked for twenty such names
+at once, the share in which their own has the highest P
 
 --unseen: the same figures for the names that train.py --unseen leaves out and for the others apart, without
 background; also on voc_unseen, the photos that such runs do not train on.
@@ -30,14 +31,14 @@ from safetensors.torch import load_file
 
 import calibrate
 import data
-import names
 import shipped
 from edges import Painter
-from network import Network, presence_score
+from network import Network, SecondStage, presence_score
 from rounding import to_int8
+from second import Seen
 from text import TextEncoder, embed, tokenizer
 from train import masked_classes
-from views import scaled
+from views import read_pixels, scaled
 
 
 def load_model(folder, int8=False):
@@ -50,7 +51,7 @@ def load_model(folder, int8=False):
         config, state = json.loads((folder / "config.json").read_text()), load_file(str(folder / "model.safetensors"))
         if int8:
             state = {k: to_int8(v) if v.ndim > 1 else v.half().float() for k, v in state.items()}
-        config["stage2"] = {"names": len(state["stage2.names"]), "rank": len(state["stage2.coef_v"]), "trained": len(state["stage2.trained"])}
+        config["stage2"] = SecondStage.sizes(state)
         network, encoder = Network(config), TextEncoder({k: config["text"][k] for k in ("layers", "heads", "max_tokens")})
         network.load_state_dict({k: v for k, v in state.items() if not k.startswith("text.")})
         encoder.load_state_dict({k[5:]: v for k, v in state.items() if k.startswith("text.")})
@@ -176,18 +177,34 @@ def evaluate(network, embeddings, chosen, theta, common=None, apart=()):
 
 
 @torch.no_grad()
-def evaluate_new(network, imagenet, common, masked, data_dir):
-    """Figures of names without masks; imagenet: embeddings of ImageNet's names, of which those in masked were trained with masks."""
-    asks = calibrate.ask_for_new(data_dir, [], imagenet, calibrate.new_names(network, imagenet, masked), first=120, count=100)
+def evaluate_new(network, seen, common, masked, data_dir):
+    """Figures of names without masks; seen: a second.Seen, of whose ImageNet names those in masked were trained with masks."""
+    imagenet = seen.vectors[:len(seen.rows)]
+    new = calibrate.new_names(network, imagenet, masked)
+    asks = calibrate.ask_for_new(data_dir, [], imagenet, new, first=120, count=100)
     found = {}
-    for kind, rows in (("new", network.stage2.rows(imagenet)), ("held", calibrate.rows_without(network, imagenet, data_dir))):
+    for kind, rows in (("new", network.stage2.rows(imagenet)), ("held", seen.rows_without(network.stage2))):
         requests = calibrate.collect_new(network, imagenet, rows, asks, common)
         there = np.array([bool(r.present[0]) for r in requests])
         scores = np.array([presence_score(*r.evidence(network.config), r.w, network.config,
                                           network.contrast(*r.beside, [[0]], r.rows))[0].item() for r in requests])
         found[kind] = {"auc": auc(scores, there), "right": [float((scores[there] >= 0.5).mean()), float((scores[~there] < 0.5).mean())],
-                       "masks": calibrate.told_apart(requests, network.config)}
+                       "masks": calibrate.told_apart(requests, network.config),
+                       "named": named(network, imagenet, rows, [(picture, which) for picture, which, there in asks if there], new)}
     return found
+
+
+def named(network, imagenet, rows, asks, new, count=20):
+    """Of pictures and their names (picture, index), the share whose name's best P is the highest among so many new names."""
+    rng, right = np.random.default_rng(3), []
+    for picture, which in asks:
+        near = (imagenet @ imagenet[which]).tolist()
+        chosen = [which, *rng.permutation([i for i in new if near[i] < data.NEAR])[:count - 1].tolist()]
+        e = imagenet[chosen]
+        out = {k: v[0] for k, v in network.segment(network.encode(read_pixels(picture, network.config["size"])), e[None]).items()}
+        z = network.logits(out, e, rows[chosen])[0]
+        right.append(int(torch.cat((z, out["v"][:, None]), 1).softmax(-1)[:, :-1].amax(0).argmax()) == 0)
+    return float(np.mean(right))
 
 
 def main():
@@ -217,7 +234,8 @@ def main():
     common = embed(encoder, words, contrast["names"]) if contrast else None
     found = {}
     if args.new:
-        found = evaluate_new(network, embed(encoder, words, names.imagenet_names(args.data)), common, masked_classes(args.data, args.new), args.data)
+        seen = Seen(network.trunk, args.data, lambda some: embed(encoder, words, some), data.load_classes(args.data).phrases())
+        found = evaluate_new(network, seen, common, masked_classes(args.data, args.new), args.data)
         for kind, figures in found.items():
             print(f"{kind:8s}{figures}", flush=True)
         args.sets = []

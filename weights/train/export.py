@@ -14,11 +14,11 @@ import torch
 from safetensors.torch import save_file
 
 import data
-import names
-from calibrate import CONTRAST, calibrate, calibration_photos, fit_rows
+from calibrate import CONTRAST, calibrate, calibration_photos
 from edges import EDGES
-from network import DEFAULTS, Network
+from network import DEFAULTS, Network, SecondStage, load_published
 from rounding import settle
+from second import Seen
 from text import embed, tokenizer
 from train import frozen, imagenet_pooled, load_text, masked_classes
 from views import read_pixels
@@ -53,7 +53,8 @@ def main():
     p.add_argument("--text", required=True)
     p.add_argument("--cache", required=True, help="folder that holds the ImageNet photos' features")
     p.add_argument("--out", required=True)
-    p.add_argument("--rank", type=int, default=104, help="rank of the second stage's coefficients")
+    p.add_argument("--rank", type=int, default=136, help="rank of the second stage's coefficients")
+    p.add_argument("--space", type=int, default=64, help="in so many numbers names are compared there")
     p.add_argument("--per-source", type=int, default=45, help="calibration photos of each source")
     p.add_argument("--rounding-photos", type=int, default=12,
                    help="photos of each source that the trunk's biases are corrected on; 0 leaves the trunk as it is")
@@ -75,25 +76,26 @@ def main():
     trained = [known[i] for i in spread(embeddings[known], DEFAULTS["seen_hi"] - 0.05)]
 
     saved = torch.load(args.checkpoint, weights_only=True)
-    config = {**saved["config"], "stage2": {"names": 1000, "rank": args.rank, "trained": len(trained)}}
     if args.mean_with:
         other = torch.load(args.mean_with, weights_only=True)["model"]
         for name, value in saved["model"].items():
             if not name.startswith(("stage2.", *frozen())):
                 saved["model"][name] = (value + other[name]) / 2
+    published = Network(saved["config"])
+    load_published(published.trunk, args.data)
+    seen = Seen(published.trunk, args.data, lambda some: embed(encoder, words, some), [phrases[i] for i in known])
+    pooled = imagenet_pooled(published, args.data, args.cache).flatten(0, 1)
+    stage2 = seen.fit(pooled, args.rank, args.space) | {"trained": embeddings[trained]}
+    state = {k: v for k, v in saved["model"].items() if not k.startswith("stage2.")} | {f"stage2.{k}": v for k, v in stage2.items()}
+    config = saved["config"] | {"stage2": SecondStage.sizes(state)}
     network = Network(config)
-    pooled = imagenet_pooled(network, args.data, args.cache).flatten(0, 1)
-    imagenet = embed(encoder, words, names.imagenet_names(args.data))
-    stage2 = fit_rows(network, imagenet, pooled, args.rank, args.data)
-    # fit_rows fills the trunk with the published weights; the checkpoint's come last, for they may be tuned.
-    network.load_state_dict({k: v for k, v in saved["model"].items() if not k.startswith("stage2.")}, strict=False)
-    network.stage2.load_state_dict({**stage2, "trained": embeddings[trained]})
+    network.load_state_dict(state)
     network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     if args.rounding_photos:
         photos = calibration_photos(args.data, classes, splits, args.rounding_photos)
         settle(network.trunk, [read_pixels(p.picture, config["size"]) for p in photos])
     common = embed(encoder, words, CONTRAST["names"])
-    numbers = calibrate(network, embeddings, {n: i for i, n in enumerate(phrases)}, common, imagenet,
+    numbers = calibrate(network, embeddings, {n: i for i, n in enumerate(phrases)}, common, seen,
                         masked_classes(args.data, args.cache), args.data, args.per_source, args.unseen)
 
     state = {k: v.detach().float().contiguous() for k, v in network.state_dict().items()}

@@ -49,8 +49,8 @@ DEFAULTS = {
         "stages": [[3, 1, 1, 16, 1], [3, 2, 6, 24, 2], [5, 2, 6, 40, 2], [3, 2, 6, 80, 3],
                    [5, 1, 6, 112, 3], [5, 2, 6, 192, 4], [3, 1, 6, 320, 1]],
     },
-    # Second stage (see SecondStage); the numbers are fitted by calibrate.py.
-    "stage2": {"names": 1000, "rank": 128, "trained": 1},
+    # Second stage (see SecondStage); its tensors are fitted by second.py, the numbers by calibrate.py.
+    "stage2": {"names": 1000, "rank": 128, "trained": 1, "space": 0},
     "alpha": 0.0, "beta": 0.8, "keep": 0.0, "cap": 1.0, "kappa": 12.0, "b0": 0.0, "seen_hi": 0.95, "seen_lo": 0.6, "theta": 0.5,
     "presence": {"bias": 0.0, "logit": 1.0, "peak": 0.0, "prompts": 0.0},
 }
@@ -516,16 +516,27 @@ class SecondStage(nn.Module):
 
     def __init__(self, config, embed, head_channels):
         super().__init__()
-        n, rank = config["names"], config["rank"]
-        self.names = nn.Parameter(normalise(torch.randn(n, embed)), requires_grad=False)
+        n, rank, space = config["names"], config["rank"], config["space"]
+        self.project = nn.Linear(embed, space).requires_grad_(False) if space else None
+        self.names = nn.Parameter(normalise(torch.randn(n, space or embed)), requires_grad=False)
         self.coef_u = nn.Parameter(torch.randn(n, rank), requires_grad=False)
         self.coef_v = nn.Parameter(torch.randn(rank, head_channels), requires_grad=False)
         self.center = nn.Parameter(torch.zeros(head_channels), requires_grad=False)
         self.trained = nn.Parameter(normalise(torch.randn(config["trained"], embed)), requires_grad=False)
 
+    @staticmethod
+    def sizes(state):
+        """The entry of a configuration that a network's tensors tell."""
+        return {"names": len(state["stage2.names"]), "rank": len(state["stage2.coef_v"]), "trained": len(state["stage2.trained"]),
+                "space": len(state["stage2.project.bias"]) if "stage2.project.bias" in state else 0}
+
+    def place(self, embeddings):
+        """Embeddings [T,embed] → where names are compared [T,space], of length one; releases before the sixth compare embeddings."""
+        return embeddings if self.project is None else normalise(self.project(embeddings))
+
     def rows(self, embeddings):
         """Embeddings [T,embed] → classifier rows [T,C] of length one."""
-        kernel = ((embeddings @ self.names.T - 1) / 0.3).exp()
+        kernel = ((self.place(embeddings) @ self.names.T - 1) / 0.3).exp()
         return normalise(kernel @ self.coef_u @ self.coef_v)
 
     def similarity(self, pooled, embeddings, rows=()):

@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 
 import data
-import names
 from calibrate import CONTRAST, calibrate
 from edges import EDGES
 from evaluate import load_model
+from second import Seen
 from text import embed, tokenizer
 from train import masked_classes
 
@@ -34,7 +34,7 @@ def main():
     words, phrases = tokenizer(), data.load_classes(args.data).phrases()
     index = {n: i for i, n in enumerate(phrases)}
     numbers = calibrate(network, embed(encoder, words, phrases), index, embed(encoder, words, CONTRAST["names"]),
-                        embed(encoder, words, names.imagenet_names(args.data)), masked_classes(args.data, args.cache), args.data, args.per_source,
+                        Seen(network.trunk, args.data, lambda some: embed(encoder, words, some), phrases), masked_classes(args.data, args.cache), args.data, args.per_source,
                         second=args.second)
     model, out = Path(args.model), Path(args.out)
     out.mkdir(parents=True, exist_ok=True)

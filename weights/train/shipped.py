@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from network import Network
+from network import Network, SecondStage
 from text import TextEncoder
 
 PANEL = (8, 4)           # the sides of the blocks that matrices in panels are stored in, see weights/tensor.go
@@ -45,8 +45,7 @@ def read(folder):
 
 def network_of(manifest, state):
     """The network in PyTorch, which gives 1×1 convolutions four dimensions."""
-    config = manifest["config"] | {"stage2": {"names": len(state["stage2.names"]), "rank": len(state["stage2.coef_v"]),
-                                              "trained": len(state["stage2.trained"])}}
+    config = manifest["config"] | {"stage2": SecondStage.sizes(state)}
     network = Network(config)
     network.load_state_dict({name: state[name].view(x.shape) for name, x in network.state_dict().items()})
     return network

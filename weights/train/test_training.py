@@ -12,7 +12,8 @@ from PIL import Image
 
 import data
 from batches import CELLS, Batches, Prompts
-from network import Conv
+from network import Conv, SecondStage, normalise
+from second import Seen
 from views import SIZE, make_view
 
 CLASSES = data.Classes(names={1: ["person"], 2: ["dog"], 3: ["sky"], 4: ["grass"]}, synonyms={c: [] for c in range(1, 5)}, known={"voc": {1, 2}},
@@ -31,6 +32,46 @@ class Depthwise(unittest.TestCase):
             weight = torch.randn_like(plain)
             for got, want in zip(*(torch.autograd.grad((y * weight).sum(), wanted) for y in (conv(x), plain))):
                 torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-5)      # sums are in float32
+
+
+class Second(unittest.TestCase):
+    """The second stage is fitted to rows of the ImageNet classifier, here to random ones of 40 names and of 24 others; CLIP has features of
+    half of the former and of all the latter."""
+
+    def setUp(self):
+        torch.manual_seed(0)
+        self.seen = seen = object.__new__(Seen)
+        seen.vectors, seen.rows = normalise(torch.randn(64, 32)), normalise(torch.randn(40, 48))
+        texts = normalise(torch.randn(64, 16))
+        texts[:20] = 0
+        pictures = texts + 0.1 * torch.randn(64, 16)
+        pictures[:30] = 0
+        seen.names, seen.features = list(range(64)), [texts, pictures]
+
+    def stage(self, rank=32, space=24):
+        state = self.seen.fit(torch.zeros(2, 48), rank, space) | {"trained": self.seen.vectors[:3]}
+        stage = SecondStage(SecondStage.sizes({f"stage2.{k}": v for k, v in state.items()}), 32, 48)
+        stage.load_state_dict(state)
+        return stage
+
+    def test_fit(self):
+        """A name has a row like its own, and other names the rows that CLIP's features tell."""
+        own = (self.stage().rows(self.seen.vectors[:40]) @ self.seen.rows.T).argmax(1)
+        self.assertGreater((own == torch.arange(40)).float().mean(), 0.9)
+        predicted = normalise(self.seen.rows_by_clip(torch.ones(40, dtype=torch.bool))[40:])
+        self.assertGreater((self.stage().rows(self.seen.vectors[40:]) * predicted).sum(1).mean(), 0.5)
+
+    def test_without(self):
+        """Held out, a name's row does not depend on its own, as the others' do."""
+        stage = self.stage()
+        before = self.seen.rows_without(stage)
+        for name in (3, 35):                                              # CLIP has no features of the first one
+            own = self.seen.rows[name].clone()
+            self.seen.rows[name] = normalise(torch.randn(48))
+            after = self.seen.rows_without(stage)
+            torch.testing.assert_close(after[name], before[name])
+            self.assertGreater((after - before).abs().amax(1).gt(1e-4).sum(), 20)
+            self.seen.rows[name] = own
 
 
 class Table:
