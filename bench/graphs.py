@@ -12,7 +12,8 @@ from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "weights" / "train"))
-from network import Network, normalise  # noqa: E402
+from network import normalise  # noqa: E402
+from shipped import network_of  # noqa: E402
 from text import TextEncoder  # noqa: E402
 
 # Single phrases, so prompts and phrases agree. The first 8 are in or near the picture, or clearly absent. All were trained with masks: for
@@ -77,17 +78,11 @@ def read_weights(folder):
 
 
 def build(manifest, state):
-    config = manifest["config"]
+    network = network_of(manifest, state)
     text = {k.removeprefix("text."): v for k, v in state.items() if k.startswith("text.")}
-    image = {k: v for k, v in state.items() if not k.startswith("text.")}
-    names, rank = image["stage2.coef_u"].shape
-    network = Network({**{k: v for k, v in config.items() if k != "text"},
-                       "stage2": {"names": names, "rank": rank, "trained": len(image["stage2.trained"])}})
-    shapes = {k: v.shape for k, v in network.state_dict().items()}
-    network.load_state_dict({k: v.reshape(shapes[k]) for k, v in image.items()})  # 1×1 convolutions are stored as matrices
     vocab, factor = text["word_u"].shape
     ffn, width = text["layers.0.linear1.weight"].shape
-    encoder = TextEncoder({**config["text"], "vocab": vocab, "rank": factor, "ffn": ffn, "width": width})
+    encoder = TextEncoder({**manifest["config"]["text"], "vocab": vocab, "rank": factor, "ffn": ffn, "width": width})
     load(encoder, text)
     return network.eval().requires_grad_(False), encoder.eval().requires_grad_(False)
 
