@@ -14,8 +14,9 @@ accuracy  of "present" when names are asked for alone, half of them absent
 
 --new CACHE: names that never had masks, on ImageNet photos that calibration does not ask for. new: how their scores tell those
 that are there from others, with the second stage as it is; held: as if it knew of the name at most what CLIP says (second.py);
-right, masks: shares of scores and of masks (none, if it is not there) that are right; named: of pictures asked for twenty such names
-at once, the share in which their own has the highest P
+right, masks: shares of scores and of masks (none, if it is not there) that are right; named: of photos asked for a hundred such names
+at once, the share whose own name has the highest P, and the highest similarity by the second stage alone: of classes that CLIP's lists have
+too, and of others
 
 --unseen: the same figures for the names that train.py --unseen leaves out and for the others apart, without
 background; also on voc_unseen, the photos that such runs do not train on.
@@ -190,21 +191,28 @@ def evaluate_new(network, seen, common, masked, data_dir):
                                           network.contrast(*r.beside, [[0]], r.rows))[0].item() for r in requests])
         found[kind] = {"auc": auc(scores, there), "right": [float((scores[there] >= 0.5).mean()), float((scores[~there] < 0.5).mean())],
                        "masks": calibrate.told_apart(requests, network.config),
-                       "named": named(network, imagenet, rows, [(picture, which) for picture, which, there in asks if there], new)}
+                       "named": named(network, seen, rows, new, data_dir)}
     return found
 
 
-def named(network, imagenet, rows, asks, new, count=20):
-    """Of pictures and their names (picture, index), the share whose name's best P is the highest among so many new names."""
-    rng, right = np.random.default_rng(3), []
-    for picture, which in asks:
-        near = (imagenet @ imagenet[which]).tolist()
-        chosen = [which, *rng.permutation([i for i in new if near[i] < data.NEAR])[:count - 1].tolist()]
-        e = imagenet[chosen]
-        out = {k: v[0] for k, v in network.segment(network.encode(read_pixels(picture, network.config["size"])), e[None]).items()}
-        z = network.logits(out, e, rows[chosen])[0]
-        right.append(int(torch.cat((z, out["v"][:, None]), 1).softmax(-1)[:, :-1].amax(0).argmax()) == 0)
-    return float(np.mean(right))
+def named(network, seen, rows, new, data_dir, photos=150, count=100):
+    """Of ImageNet photos of so many classes with new names, each asked for its name and others of them at once, the shares whose own name has
+    the highest P, and the highest similarity by the second stage alone: of classes that CLIP's lists have too, and of others."""
+    pictures, imagenet = sorted((Path(data_dir) / "imagenet1000/images").iterdir()), seen.vectors[:len(seen.rows)]
+    order, rng, found = np.random.default_rng(2).permutation(new).tolist(), np.random.default_rng(3), {}
+    by_clip = seen.features[0].any(1).tolist()
+    for group, wanted in (("listed", True), ("others", False)):
+        right = []
+        for which in [i for i in order if by_clip[i] == wanted][:photos]:
+            near = (imagenet @ imagenet[which]).tolist()
+            chosen = [which, *rng.permutation([i for i in new if near[i] < data.NEAR])[:count - 1].tolist()]
+            e, pixels = imagenet[chosen], read_pixels(pictures[which], network.config["size"])
+            out = {k: v[0] for k, v in network.segment(network.encode(pixels), e[None]).items()}
+            z, b, _ = network.logits(out, e, rows[chosen])
+            p = torch.cat((z, out["v"][:, None]), 1).softmax(-1)[:, :-1]
+            right.append([int(x.amax(0).argmax()) == 0 for x in (p, b)])
+        found[group] = np.mean(right, 0).tolist()
+    return found
 
 
 def main():
