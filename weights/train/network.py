@@ -531,7 +531,7 @@ class SecondStage(nn.Module):
                 "space": len(state["stage2.project.bias"]) if "stage2.project.bias" in state else 0}
 
     def place(self, embeddings):
-        """Embeddings [T,embed] → where names are compared [T,space], of length one; releases before the sixth compare embeddings."""
+        """Embeddings [T,embed] → where names are compared [T,space], of length one; releases before 5.1 compare embeddings."""
         return embeddings if self.project is None else normalise(self.project(embeddings))
 
     def rows(self, embeddings):
