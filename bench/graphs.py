@@ -12,8 +12,7 @@ from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "weights" / "train"))
-from network import normalise  # noqa: E402
-from shipped import network_of  # noqa: E402
+from network import Network, SecondStage, normalise  # noqa: E402
 from text import TextEncoder  # noqa: E402
 
 # Single phrases, so prompts and phrases agree. The first 8 are in or near the picture, or clearly absent. All were trained with masks: for
@@ -68,8 +67,6 @@ def read_weights(folder):
             if x.shape[2:] == (8, 4) and len(scale) == 8 * len(x):  # in panels: weights/tensor.go
                 x = x.transpose(0, 2, 1, 3).reshape(len(scale), -1)
             x = x.astype(np.float32)
-            if x.ndim == 4 and x.shape[2:] == (8, 4) and len(scale) == 8 * len(x):  # a matrix in panels, see weights/doc.go
-                x = x.transpose(0, 2, 1, 3).reshape(len(scale), -1)
             x = x * scale.reshape(-1, *[1] * (x.ndim - 1))
         elif name.endswith(".scale") and stored.get(name.removesuffix(".scale"), x).dtype == np.int8:
             continue
@@ -78,7 +75,8 @@ def read_weights(folder):
 
 
 def build(manifest, state):
-    network = network_of(manifest, state)
+    network = Network(manifest["config"] | {"stage2": SecondStage.sizes(state)})
+    load(network, {k: v for k, v in state.items() if not k.startswith("text.")})
     text = {k.removeprefix("text."): v for k, v in state.items() if k.startswith("text.")}
     vocab, factor = text["word_u"].shape
     ffn, width = text["layers.0.linear1.weight"].shape

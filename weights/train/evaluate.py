@@ -242,7 +242,7 @@ def main():
     common = embed(encoder, words, contrast["names"]) if contrast else None
     found = {}
     if args.new:
-        seen = Seen(network.trunk, args.data, lambda some: embed(encoder, words, some), data.load_classes(args.data).phrases())
+        seen = Seen(network.trunk, args.data, encoder, words, data.load_classes(args.data).phrases())
         found = evaluate_new(network, seen, common, masked_classes(args.data, args.new), args.data)
         for kind, figures in found.items():
             print(f"{kind:8s}{figures}", flush=True)

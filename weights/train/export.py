@@ -83,7 +83,7 @@ def main():
                 saved["model"][name] = (value + other[name]) / 2
     published = Network(saved["config"])
     load_published(published.trunk, args.data)
-    seen = Seen(published.trunk, args.data, lambda some: embed(encoder, words, some), [phrases[i] for i in known])
+    seen = Seen(published.trunk, args.data, encoder, words, [phrases[i] for i in known])
     pooled = imagenet_pooled(published, args.data, args.cache).flatten(0, 1)
     stage2 = seen.fit(pooled, args.rank, args.space) | {"trained": embeddings[trained]}
     state = {k: v for k, v in saved["model"].items() if not k.startswith("stage2.")} | {f"stage2.{k}": v for k, v in stage2.items()}

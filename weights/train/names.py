@@ -37,18 +37,32 @@ def imagenet_names(data):
     return [clean(f.stem.split("_", 1)[1]) for f in files]
 
 
+def imagenet_labels(data):
+    """All the names of each ImageNet class, in the classifier's order, behind the background's."""
+    lines = (Path(data) / "backbones/imagenet_labels.txt").read_text().splitlines()
+    return [[clean(n) for n in re.sub(r"^\d+\s+", "", line).split(",")] for line in lines]
+
+
+def lvis_names(data):
+    """The name and the synonyms of each LVIS class, in the order of its numbers."""
+    entries = json.loads((Path(data) / "clip-names/lvis_v1_train_cat_info.json").read_text())
+    return [[clean(n) for n in [entry["name"], *entry["synonyms"]]] for entry in sorted(entries, key=lambda entry: entry["id"])]
+
+
+def objects365_names(data):
+    """The names of each Objects365 class."""
+    with open(Path(data) / "clip-names/Objects365_names_fix.csv") as f:
+        return [[clean(cell) for cell in row[1:]] for row in csv.reader(f)]
+
+
 def all_names(data):
     """Every distinct name and synonym in the data folder, sorted."""
     data = Path(data)
     names = set(imagenet_names(data))
     for path in (data / "vocab").glob("*.txt"):
         names.update(n for group in vocab_file(path).values() for n in group)
-    for entry in json.loads((data / "clip-names/lvis_v1_train_cat_info.json").read_text()):
-        names.update(clean(n) for n in [entry["name"], *entry["synonyms"]])
-    with open(data / "clip-names/Objects365_names_fix.csv") as f:
-        names.update(clean(cell) for row in csv.reader(f) for cell in row[1:])
-    for line in (data / "backbones/imagenet_labels.txt").read_text().splitlines():
-        names.update(clean(n) for n in re.sub(r"^\d+\s+", "", line).split(","))
+    for group in lvis_names(data) + objects365_names(data) + imagenet_labels(data):
+        names.update(group)
     for folder in ("coco", "clothing", "voc"):
         names.update(clean(n) for n in json.loads((data / folder / "classes.json").read_text()).values())
     return sorted(n for n in names if 1 < len(n) < 60)

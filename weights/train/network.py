@@ -511,6 +511,11 @@ class MaskDecoder(TextReader):
 
 # ------------------------------------------------------------------------------------------------------------- second stage
 
+def likeness(a, b):
+    """The kernel of the second stage's regressions, of vectors of length one [n,D], [m,D] → [n,m]."""
+    return ((a @ b.T - 1) / 0.3).exp()
+
+
 class SecondStage(nn.Module):
     """The frozen recognition head of the trunk, given a row for any prompt by kernel ridge regression from name vectors."""
 
@@ -536,8 +541,7 @@ class SecondStage(nn.Module):
 
     def rows(self, embeddings):
         """Embeddings [T,embed] → classifier rows [T,C] of length one."""
-        kernel = ((self.place(embeddings) @ self.names.T - 1) / 0.3).exp()
-        return normalise(kernel @ self.coef_u @ self.coef_v)
+        return normalise(likeness(self.place(embeddings), self.names) @ self.coef_u @ self.coef_v)
 
     def similarity(self, pooled, embeddings, rows=()):
         """b [Q,T]: how well the pooled head features [Q,C] fit each prompt. rows, if given, are those of the first prompts."""

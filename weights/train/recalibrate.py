@@ -34,8 +34,8 @@ def main():
     words, phrases = tokenizer(), data.load_classes(args.data).phrases()
     index = {n: i for i, n in enumerate(phrases)}
     numbers = calibrate(network, embed(encoder, words, phrases), index, embed(encoder, words, CONTRAST["names"]),
-                        Seen(network.trunk, args.data, lambda some: embed(encoder, words, some), phrases), masked_classes(args.data, args.cache), args.data, args.per_source,
-                        second=args.second)
+                        Seen(network.trunk, args.data, encoder, words, phrases), masked_classes(args.data, args.cache), args.data,
+                        args.per_source, second=args.second)
     model, out = Path(args.model), Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     manifest = json.loads((model / "manifest.json").read_text())

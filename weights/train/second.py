@@ -5,65 +5,53 @@ of LVIS' and Objects365's names, and of pictures of LVIS'. Kernel ridge regressi
 features to rows, and kernel ridge regression again takes our own text encoder's vectors to the rows of all names together.
 """
 import copy
-import csv
-import json
-import re
 from pathlib import Path
 
 import numpy as np
 import torch
 
 import names
-from network import load_published, normalise
+from network import likeness, load_published, normalise
+from text import embed
 
 RIDGE = 0.5
 CLIP_RIDGE = 0.3
 FOLDS = 20
 
 
-def likeness(a, b):
-    """The regressions' kernel of vectors of length one [n,C], [m,C] → [n,m]; the engine has the same."""
-    return ((a @ b.T - 1) / 0.3).exp()
+def ridge(vectors, rows, weight):
+    """Coefficients [n,C] of the kernel ridge regression from vectors of length one [n,D] to rows [n,C]."""
+    return torch.linalg.solve(likeness(vectors, vectors) + weight * torch.eye(len(vectors)), rows)
 
 
 def clip_features(data_dir):
     """CLIP's features of names: of their texts {name: [512]}, and of pictures of some of them."""
-    folder = Path(data_dir) / "clip-names"
     # A text's features lie in a column, pictures' in a row.
-    read = lambda file: (lambda x: torch.from_numpy(x if x.shape[-1] == 512 else x.T).float())(np.load(folder / file))
+    read = lambda file: (lambda x: torch.from_numpy(x if x.shape[-1] == 512 else x.T).float())(np.load(Path(data_dir) / "clip-names" / file))
     texts, pictures = {}, {}
-    lvis = sorted(json.loads((folder / "lvis_v1_train_cat_info.json").read_text()), key=lambda entry: entry["id"])
-    for entry, text, picture in zip(lvis, read("lvis_v1_clip_a+cname.npy"), read("lvis_image_exemplar_features_avg.npy"), strict=True):
-        for name in [entry["name"], *entry["synonyms"]]:
-            texts.setdefault(names.clean(name), text)
-            pictures.setdefault(names.clean(name), picture)
-    with open(folder / "Objects365_names_fix.csv") as f:
-        for line, text in zip(csv.reader(f), read("o365_clip_a+cnamefix.npy"), strict=True):
-            for name in line[1:]:
-                texts.setdefault(names.clean(name), text)
+    for found, groups, file in ((texts, names.lvis_names(data_dir), "lvis_v1_clip_a+cname.npy"),
+                                (pictures, names.lvis_names(data_dir), "lvis_image_exemplar_features_avg.npy"),
+                                (texts, names.objects365_names(data_dir), "o365_clip_a+cnamefix.npy")):
+        for group, features in zip(groups, read(file), strict=True):
+            for name in group:
+                found.setdefault(name, features)
     return texts, pictures
-
-
-def imagenet_labels(data_dir):
-    """All the names of each ImageNet class, in the classifier's order."""
-    lines = (Path(data_dir) / "backbones/imagenet_labels.txt").read_text().splitlines()[1:]
-    return [[names.clean(name) for name in re.sub(r"^\d+\s+", "", line).split(",")] for line in lines]
 
 
 class Seen:
     """The names, their vectors and their rows.
 
-    trunk: a network's, of which the kind counts, not the weights; embed: names → vectors [n,embed] of length one; trained: names
-    that the second stage has nothing to say about. names are ImageNet's 1,000 and behind them the others; vectors is [N,embed].
+    trunk: a network's, of which the kind counts, not the weights; encoder, words: what embeds names; trained: names that the
+    second stage has nothing to say about. names are ImageNet's 1,000 and behind them the others; vectors is [N,embed].
     """
 
-    def __init__(self, trunk, data_dir, embed, trained):
+    def __init__(self, trunk, data_dir, encoder, words, trained):
         imagenet = names.imagenet_names(data_dir)
-        labels = [[name, *more] for name, more in zip(imagenet, imagenet_labels(data_dir), strict=True)]
+        labels = [[name, *more] for name, more in zip(imagenet, names.imagenet_labels(data_dir)[1:], strict=True)]
         texts, pictures = clip_features(data_dir)
         left = {name for group in labels for name in group} | set(trained)
         self.names = [*imagenet, *(name for name in texts if name not in left)]
-        self.vectors = embed(self.names)
+        self.vectors = embed(encoder, words, self.names)
         classifier, _ = load_published(copy.deepcopy(trunk), data_dir)
         self.rows = normalise(classifier - classifier.mean(0))            # of ImageNet's names [1000,C]
         # For each of names what CLIP calls it; none for many of ImageNet's.
@@ -80,8 +68,7 @@ class Seen:
             chosen = has[:len(fitted)] & fitted
             from_mean = normalise(features - features[:len(fitted)][chosen].mean(0))
             known = from_mean[:len(fitted)][chosen]
-            coefficients = torch.linalg.solve(likeness(known, known) + CLIP_RIDGE * torch.eye(len(known)), self.rows[chosen])
-            total[has] += likeness(from_mean[has], known) @ coefficients
+            total[has] += likeness(from_mean[has], known) @ ridge(known, self.rows[chosen], CLIP_RIDGE)
             count[has] += 1
         return total / count.clamp_min(1)
 
@@ -104,11 +91,11 @@ class Seen:
         mean = vectors.mean(0)
         project = torch.linalg.svd(vectors - mean, full_matrices=False).Vh[:space]
         centres = normalise((vectors - mean) @ project.T)
-        kernel = likeness(centres, centres)
-        coefficients = torch.linalg.solve(kernel + RIDGE * torch.eye(len(kernel)), rows)
+        coefficients = ridge(centres, rows, RIDGE)
+        predicted = likeness(centres, centres) @ coefficients
         # The best low rank for the predicted rows, not for the coefficients themselves.
-        basis = torch.linalg.svd(kernel @ coefficients, full_matrices=False).Vh[:rank]
-        kept = ((kernel @ coefficients @ basis.T).square().sum() / (kernel @ coefficients).square().sum()).item()
+        basis = torch.linalg.svd(predicted, full_matrices=False).Vh[:rank]
+        kept = ((predicted @ basis.T).square().sum() / predicted.square().sum()).item()
         print(f"second stage: {len(rows)} names, rank {rank} keeps {kept:.4f} of the predicted rows", flush=True)
         return {"project.weight": project, "project.bias": -project @ mean, "names": centres, "coef_u": coefficients @ basis.T,
                 "coef_v": basis, "center": pooled.mean(0)}
@@ -122,6 +109,5 @@ class Seen:
         for number in range(FOLDS):
             index, rows = self.known(fold != number)
             centres, left = places[index], torch.nonzero(fold == number).flatten()
-            coefficients = torch.linalg.solve(likeness(centres, centres) + RIDGE * torch.eye(len(centres)), rows)
-            found[left] = likeness(places[left], centres) @ coefficients
+            found[left] = likeness(places[left], centres) @ ridge(centres, rows, RIDGE)
         return normalise(found @ basis.T @ basis)
